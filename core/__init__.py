@@ -1,0 +1,3 @@
+"""The library behind edgekiln. Imports no Prefect and, outside modules named worker.py, no torch."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,334 @@
+"""One section model a stage, the profile that joins them, and reading both from YAML and overrides.
+
+Model, device and preset files are read in catalogue.py. This is the only core module that reads environment variables.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from core.contract import Contract, Limit
+from core.errors import BadConfig, ToolMissing, UnknownProfile
+
+
+class _OperationalMark:
+    """Marks a field that shapes no bytes: changing it redoes no work."""
+
+
+Operational = _OperationalMark()
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class Section(Contract):
+    """A stage's part of the profile."""
+
+    def shaping(self) -> dict[str, Any]:
+        """Return the fields that shape the artifact, without the operational ones, as JSON values."""
+        return _shaping(self)
+
+
+def _shaping(model: BaseModel) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, field in type(model).model_fields.items():
+        if any(isinstance(mark, _OperationalMark) for mark in field.metadata):
+            continue
+        value = getattr(model, name)
+        kept[name] = (
+            _shaping(value) if isinstance(value, BaseModel) else model.model_dump(mode="json", include={name})[name]
+        )
+    return kept
+
+
+class EnvConfig(Section):
+    """What the machine must have."""
+
+    max_age_s: Annotated[float, Operational] = Field(default=3600.0, ge=0, description="Reuse a report younger than this")
+    min_free_disk_gb: Annotated[float, Operational] = Field(default=3.0, ge=0, description="Free space the workspace needs")
+    min_ram_gb: Annotated[float, Operational] = Field(
+        default=3.0, ge=0, description="RAM the job needs, cgroup limit counted"
+    )
+    needs_cuda: Annotated[bool, Operational] = Field(default=False, description="Stop when no CUDA GPU is usable")
+    skip: Annotated[tuple[str, ...], Operational] = Field(default=(), description="Check codes to leave out")
+
+
+class DataConfig(Section):
+    """Where the prompts come from and what is kept."""
+
+    sources: tuple[str, ...] = Field(min_length=1, description="JSONL files, or builtin:python-docs")
+    shape: Literal["auto", "record", "chat", "prompt"] = Field(default="auto", description="Record format of the sources")
+    held_out_share: float = Field(default=0.25, gt=0, lt=1, description="Share of rows kept from training")
+    max_chars: int = Field(default=8000, ge=1, description="Longest prompt with its context, in characters")
+    builtin_rows: int = Field(default=96, ge=8, le=2000, description="Rows to take from a builtin source")
+    min_rows: Annotated[int, Operational] = Field(default=8, ge=2, description="Fewer good rows than this stop the run")
+    max_rejected_share: Annotated[float, Operational] = Field(
+        default=0.2, ge=0, le=1, description="Share set aside at most"
+    )
+
+
+class LabelConfig(Section):
+    """Who the teacher is and how it is asked."""
+
+    teacher: str = Field(description="A teacher of configs/models")
+    backend: Literal["llama-cpp", "openai"] = Field(default="llama-cpp", description="In process, or an endpoint")
+    base_url: Annotated[str | None, Operational] = Field(default=None, description="Endpoint, for backend openai")
+    api_key_env: Annotated[str | None, Operational] = Field(default=None, description="NAME of the variable with the key")
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    max_tokens: int = Field(default=96, ge=1, le=8192, description="Completion tokens at most")
+    seed: int = Field(default=42, ge=0)
+    context_distillation: bool = Field(
+        default=False, description="The student's record is written without hint and context"
+    )
+    max_failed_share: Annotated[float, Operational] = Field(default=0.2, ge=0, le=1)
+    attempts: Annotated[int, Operational] = Field(default=3, ge=1, le=10)
+    concurrency: Annotated[int, Operational] = Field(default=4, ge=1, le=256)
+    timeout_s: Annotated[float, Operational] = Field(default=120.0, gt=0)
+
+
+class LoraConfig(Section):
+    """The LoRA adapter."""
+
+    r: int = Field(default=16, ge=1, le=1024)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    use_dora: bool = False
+
+
+class TrainConfig(Section):
+    """How the student is trained."""
+
+    student: str = Field(description="A student of configs/models")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    quantisation: Literal["nf4", "fp4", "none"] = Field(default="nf4", description="4-bit format of the frozen base")
+    double_quantisation: bool = True
+    lora: LoraConfig = LoraConfig()
+    num_train_epochs: float = Field(default=2.0, gt=0, le=100)
+    per_device_train_batch_size: int = Field(default=4, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=4e-4, gt=0, le=1)
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "cosine"
+    warmup_steps: int = Field(default=2, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_length: int = Field(default=512, ge=16)
+    seed: int = Field(default=42, ge=0)
+    checkpoint_steps: Annotated[int, Operational] = Field(
+        default=10, ge=1, description="Optimiser steps between checkpoints"
+    )
+    min_gain: Annotated[float, Operational] = Field(default=0.0, description="Nats the held-out loss must fall by")
+    timeout_s: Annotated[float, Operational] = Field(default=86_400.0, gt=0)
+
+
+class ExportConfig(Section):
+    """Which GGUF files are made and how good they must be."""
+
+    quantisations: tuple[Literal["F32", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"], ...] = Field(
+        default=("Q8_0", "Q4_K_M", "Q4_0"), min_length=1
+    )
+    required: Annotated[tuple[str, ...], Operational] = Field(
+        default=("Q8_0",), description="The stage fails without these"
+    )
+    max_loss_increase: Annotated[float, Operational] = Field(
+        default=0.5, ge=0, description="Nats a file's held-out loss may lie above the merged model's"
+    )
+    timeout_s: Annotated[float, Operational] = Field(default=7200.0, gt=0)
+
+
+class BenchConfig(Section):
+    """What is measured, where."""
+
+    device: str = Field(default="local", description="A device of configs/devices")
+    n_prompt: int = Field(default=128, ge=1)
+    n_gen: int = Field(default=32, ge=1)
+    repetitions: int = Field(default=3, ge=1, description="Repetitions in one process start")
+    process_starts: int = Field(default=2, ge=1, description="Process starts; the unit of evidence")
+    threads: int | None = Field(default=None, ge=1, description="None takes every usable core")
+    max_age_s: Annotated[float, Operational] = Field(default=7 * 86_400.0, ge=0)
+    limits: Annotated[tuple[Limit, ...], Operational] = Field(
+        default=(), description="Limits on pp_tps.TYPE and tg_tps.TYPE"
+    )
+    timeout_s: Annotated[float, Operational] = Field(default=1800.0, gt=0)
+
+
+class IngestConfig(Section):
+    """How results enter the database."""
+
+    lock_timeout_s: Annotated[float, Operational] = Field(default=60.0, gt=0)
+
+
+class AlertConfig(Section):
+    """Whom to tell, by the names of the variables that hold Apprise URLs."""
+
+    url_envs: Annotated[tuple[str, ...], Operational] = ()
+    timeout_s: Annotated[float, Operational] = Field(default=20.0, gt=0)
+
+
+class Profile(Contract):
+    """A whole job."""
+
+    name: str
+    description: str
+    env: EnvConfig = EnvConfig()
+    data: DataConfig
+    label: LabelConfig
+    train: TrainConfig
+    export: ExportConfig = ExportConfig()
+    bench: BenchConfig = BenchConfig()
+    ingest: IngestConfig = IngestConfig()
+    alerts: AlertConfig = AlertConfig()
+
+
+def shipped(folder: str) -> Path:
+    """Return a folder of the shipped configs, such as `profiles` or `models`."""
+    return Path(str(resources.files("configs"))) / folder
+
+
+def user_folder() -> Path:
+    """Return the folder of the user's own profiles, models, presets and devices."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgekiln"
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder: toolchain, default model, probe results."""
+    named = os.environ.get("EDGEKILN_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekiln"
+
+
+def secret(name: str) -> str:
+    """Return a secret by the name of its environment variable; ToolMissing when it is not set."""
+    value = os.environ.get(name)
+    if not value:
+        raise ToolMissing(f"the environment variable {name} is not set", remedy=f"Set it: export {name}=...")
+    return value
+
+
+def cmake_arguments() -> str:
+    """Return the user's CMAKE_ARGS, empty when there are none."""
+    return os.environ.get("CMAKE_ARGS", "")
+
+
+def profile_names() -> list[str]:
+    """Return the names of the shipped and the user's profiles, sorted."""
+    folders = (shipped("profiles"), user_folder() / "profiles")
+    return sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
+
+
+def load(profile: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Profile:
+    """Read a profile by name or path and apply overrides.
+
+    Overrides are `key.path=value` strings (the value is YAML) or a mapping of dotted keys. UnknownProfile, or BadConfig
+    that names every mistake at once.
+    """
+    path = find_profile(profile)
+    tree = read_yaml(path)
+    tree.setdefault("name", path.stem)
+    problems = [problem for key, value in parse_overrides(overrides) if (problem := _put(tree, key, value))]
+    try:
+        loaded = Profile.model_validate(tree)
+    except ValidationError as error:
+        problems += [_describe(detail) for detail in error.errors()]
+    if problems:
+        raise BadConfig(
+            f"{path.name}: " + "; ".join(problems), remedy=f"Mend the named keys; `edgekiln config check {profile}` tells."
+        )
+    return loaded
+
+
+def find_profile(profile: str) -> Path:
+    """Return the file of a profile named or given as a path; UnknownProfile when there is none."""
+    if profile.endswith((".yaml", ".yml")):
+        if (path := Path(profile)).is_file():
+            return path
+    elif profile in profile_names():
+        own = user_folder() / "profiles" / f"{profile}.yaml"
+        return own if own.is_file() else shipped("profiles") / f"{profile}.yaml"
+    known = profile_names()
+    near = difflib.get_close_matches(profile, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
+    raise UnknownProfile(f"profile {profile!r} is neither shipped nor a YAML file", remedy=f"Name another; {hint}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that must hold a mapping; BadConfig with line and column when it does not parse."""
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise BadConfig(f"{path} has > {MAX_CONFIG_BYTES} bytes", remedy="A configuration is small; name the right file.")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadConfig(f"{path} is not UTF-8 at byte {error.start}", remedy="Save the file as UTF-8.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise BadConfig(f"{path} is not YAML{where}", remedy="Mend that line.") from error
+    if not isinstance(tree, dict):
+        raise BadConfig(f"{path} holds no mapping of keys", remedy="Write `key: value` lines.")
+    return tree
+
+
+def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return dotted keys with their values; BadConfig for an entry that is not `key=value`."""
+    if isinstance(overrides, Mapping):
+        return list(overrides.items())
+    pairs = []
+    for entry in overrides:
+        key, sign, value = entry.partition("=")
+        if not sign or not key:
+            raise BadConfig(f"override {entry!r} is not key=value", remedy="Write --set train.lora.r=32")
+        try:
+            pairs.append((key.strip(), yaml.safe_load(value)))
+        except yaml.YAMLError as error:
+            raise BadConfig(f"override {entry!r}: the value is not YAML", remedy="Quote the value.") from error
+    return pairs
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> str | None:
+    node, (*parents, last) = tree, dotted.split(".")
+    for part in parents:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            return f"{dotted}: {part} is a value, not a section"
+        node = child
+    node[last] = value
+    return None
+
+
+def _describe(detail: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_nearest(key)}"
+    if detail["type"] == "missing":
+        return f"{key}: missing"
+    return f"{key}={detail['input']!r}: {detail['msg']}"
+
+
+def _nearest(key: str) -> str:
+    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
+    return f", did you mean {near[0]}?" if near else ""
+
+
+def known_keys() -> list[str]:
+    """Return every dotted key of a profile."""
+    return list(_walk(Profile, ""))
+
+
+def _walk(model: type[BaseModel], prefix: str) -> Iterable[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        kinds = (field.annotation, *get_args(field.annotation))
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, Section):
+                yield from _walk(kind, f"{prefix}{name}.")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a profile."""
+    return Profile.model_json_schema()

@@ -1,0 +1,259 @@
+"""The failure tree: every error edgekiln raises on purpose, cut by who must act and whether a retry helps.
+
+EdgekilnError                 1   other
+|- ConfigError                2   the configuration or the command line
+|  |- UnknownProfile, BadConfig, UsageError
+|- DataError                  3   the user's data
+|  |- SourceMissing, SourceEmpty, NotUtf8, BrokenRecord, NoRowsLeft
+|- EnvironmentFault           4   the machine
+|  |- ToolMissing, ToolchainFailed, DownloadCorrupt, DiskFull, WorkspaceUnwritable, WorkspaceLocked, BlockedByCheck
+|- GateRefused                5   a gate or a regression said no
+|- ServiceError               6   an outside service (retryable)
+|  |- TeacherFailed, BoardUnreachable
+|- BudgetReached              7   a budget stopped the work
+|- ArtifactError              1   what lies in the workspace
+|  |- ArtifactMissing, ManifestBroken, FileTampered, PathEscapes
+|- ProcessFailed              1   a program ended badly or overran its time
+|- Evicted                   75   the machine is being taken away
+|- Interrupted              130   Ctrl-C
+|- Terminated               143   SIGTERM
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgekilnError(Exception):
+    """Anything edgekiln refuses or fails at; `str()` is two lines, `[code] problem` and `Fix: remedy`."""
+
+    code: ClassVar[str] = "other"
+    exit_status: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, problem: str, *, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"[{self.code}] {self.problem}\nFix: {self.remedy}"
+
+    def __reduce__(self) -> tuple[object, tuple[type[EdgekilnError], str, str]]:
+        return _restore, (type(self), self.problem, self.remedy)
+
+
+def _restore(kind: type[EdgekilnError], problem: str, remedy: str) -> EdgekilnError:
+    return kind(problem, remedy=remedy)
+
+
+class ConfigError(EdgekilnError):
+    """The configuration or the command line is wrong."""
+
+    code = "config"
+    exit_status = 2
+
+
+class UnknownProfile(ConfigError):
+    """No profile of that name is shipped and no file lies at that path."""
+
+    code = "config-unknown-profile"
+
+
+class BadConfig(ConfigError):
+    """One or more keys are unknown or have values out of range; all are named."""
+
+    code = "config-bad-value"
+
+
+class UsageError(ConfigError):
+    """A command was called with arguments that cannot be used together."""
+
+    code = "usage"
+
+
+class DataError(EdgekilnError):
+    """The user's data cannot be used as it is."""
+
+    code = "data"
+    exit_status = 3
+
+
+class SourceMissing(DataError):
+    """A dataset path does not exist or cannot be read."""
+
+    code = "data-missing"
+
+
+class SourceEmpty(DataError):
+    """A dataset holds no record."""
+
+    code = "data-empty"
+
+
+class NotUtf8(DataError):
+    """A dataset is not UTF-8 text."""
+
+    code = "data-not-utf8"
+
+
+class BrokenRecord(DataError):
+    """A record cannot be parsed or lacks what its shape needs."""
+
+    code = "data-broken-record"
+
+
+class NoRowsLeft(DataError):
+    """Too few records are left after the bad ones were set aside."""
+
+    code = "data-no-rows-left"
+
+
+class EnvironmentFault(EdgekilnError):
+    """The machine lacks something the job needs."""
+
+    code = "environment"
+    exit_status = 4
+
+
+class ToolMissing(EnvironmentFault):
+    """A program, package or library that is needed is not installed."""
+
+    code = "env-tool-missing"
+
+
+class ToolchainFailed(EnvironmentFault):
+    """llama.cpp could not be built here."""
+
+    code = "env-toolchain"
+
+
+class DownloadCorrupt(EnvironmentFault):
+    """A downloaded archive does not have the pinned hash."""
+
+    code = "env-download-corrupt"
+
+
+class DiskFull(EnvironmentFault):
+    """There is not enough space left where something must be written."""
+
+    code = "env-disk-full"
+
+
+class WorkspaceUnwritable(EnvironmentFault):
+    """The workspace folder cannot be created or written."""
+
+    code = "env-workspace-unwritable"
+
+
+class WorkspaceLocked(EnvironmentFault):
+    """Another run holds the workspace."""
+
+    code = "env-workspace-locked"
+    retryable = True
+
+
+class BlockedByCheck(EnvironmentFault):
+    """An environment check that blocks the job has failed."""
+
+    code = "env-blocked"
+
+
+class GateRefused(EdgekilnError):
+    """A gate's limit was not met, so nothing is promoted."""
+
+    code = "gate-refused"
+    exit_status = 5
+
+
+class ServiceError(EdgekilnError):
+    """A service outside this machine failed."""
+
+    code = "service"
+    exit_status = 6
+    retryable = True
+
+
+class TeacherFailed(ServiceError):
+    """The teacher could not answer."""
+
+    code = "service-teacher"
+
+
+class BoardUnreachable(ServiceError):
+    """The board cannot be reached or used over SSH."""
+
+    code = "service-board"
+
+
+class BudgetReached(EdgekilnError):
+    """A budget set in the configuration is used up; the work done so far is kept."""
+
+    code = "budget"
+    exit_status = 7
+
+
+class ArtifactError(EdgekilnError):
+    """Something in the workspace is not as its manifest says."""
+
+    code = "artifact"
+
+
+class ArtifactMissing(ArtifactError):
+    """No artifact or run of that name lies in the workspace."""
+
+    code = "artifact-missing"
+
+
+class ManifestBroken(ArtifactError):
+    """A manifest cannot be read or contradicts itself."""
+
+    code = "artifact-manifest-broken"
+
+
+class FileTampered(ArtifactError):
+    """A file's size or hash is not the one in its manifest."""
+
+    code = "artifact-file-tampered"
+
+
+class PathEscapes(ArtifactError):
+    """A path leads out of the folder it must stay in."""
+
+    code = "artifact-path-escapes"
+
+
+class ProcessFailed(EdgekilnError):
+    """A program ended with an error or overran its time."""
+
+    code = "process-failed"
+
+
+class Evicted(EdgekilnError):
+    """The machine is being taken away; the run goes on elsewhere."""
+
+    code = "evicted"
+    exit_status = 75
+    retryable = True
+
+
+class Interrupted(EdgekilnError):
+    """Ctrl-C; the same command goes on where this one stopped."""
+
+    code = "interrupted"
+    exit_status = 130
+
+
+class Terminated(EdgekilnError):
+    """SIGTERM; the same command goes on where this one stopped."""
+
+    code = "terminated"
+    exit_status = 143
+
+
+def every_error() -> list[type[EdgekilnError]]:
+    """Return the whole tree, root first."""
+    found: list[type[EdgekilnError]] = [EdgekilnError]
+    for kind in found:
+        found.extend(kind.__subclasses__())
+    return found

@@ -1,0 +1,199 @@
+"""The events a stage can emit. Who hears them is decided by the sinks, not here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field, TypeAdapter
+
+from core.contract import Contract, Finding, Stage, Verdict
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class _Event(Contract):
+    at: AwareDatetime = Field(default_factory=_now)
+
+
+class RunStarted(_Event):
+    """A whole run began."""
+
+    kind: Literal["run-started"] = "run-started"
+    run_id: str
+    profile: str
+
+
+class RunFinished(_Event):
+    """A whole run ended well; `summary` is one line for a person."""
+
+    kind: Literal["run-finished"] = "run-finished"
+    run_id: str
+    profile: str
+    summary: str
+
+
+class RunFailed(_Event):
+    """A whole run ended with an error; `error` is its two lines."""
+
+    kind: Literal["run-failed"] = "run-failed"
+    run_id: str
+    profile: str
+    code: str
+    error: str
+
+
+class StageStarted(_Event):
+    """A stage began to work."""
+
+    kind: Literal["stage-started"] = "stage-started"
+    stage: Stage
+    artifact_id: str
+
+
+class StageReused(_Event):
+    """A finished artifact was verified and taken as it is."""
+
+    kind: Literal["stage-reused"] = "stage-reused"
+    stage: Stage
+    artifact_id: str
+    verdict: Verdict
+
+
+class StageFinished(_Event):
+    """A stage published its artifact."""
+
+    kind: Literal["stage-finished"] = "stage-finished"
+    stage: Stage
+    artifact_id: str
+    seconds: float
+    verdict: Verdict
+
+
+class SetAside(_Event):
+    """A broken artifact was moved to quarantine."""
+
+    kind: Literal["set-aside"] = "set-aside"
+    stage: Stage
+    artifact_id: str
+    reason: str
+    moved_to: str
+
+
+class Progress(_Event):
+    """How far a piece of work is; `total` is None when nobody knows."""
+
+    kind: Literal["progress"] = "progress"
+    stage: Stage | None
+    task: str
+    done: float
+    total: float | None
+    unit: str
+
+
+class Note(_Event):
+    """One line worth telling."""
+
+    kind: Literal["note"] = "note"
+    stage: Stage | None
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
+class Found(_Event):
+    """A finding."""
+
+    kind: Literal["found"] = "found"
+    stage: Stage
+    finding: Finding
+
+
+class TrainStep(_Event):
+    """One optimiser step; loss in nats per completion token."""
+
+    kind: Literal["train-step"] = "train-step"
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    grad_norm: float | None
+
+
+class CheckpointSaved(_Event):
+    """A checkpoint was written and verified."""
+
+    kind: Literal["checkpoint-saved"] = "checkpoint-saved"
+    step: int
+
+
+class Resumed(_Event):
+    """A long stage goes on where an earlier process stopped."""
+
+    kind: Literal["resumed"] = "resumed"
+    stage: Stage
+    done: float
+    unit: str
+
+
+class Promoted(_Event):
+    """A profile's pointer was put on a model."""
+
+    kind: Literal["promoted"] = "promoted"
+    profile: str
+    artifact_id: str
+    previous: str | None
+
+
+class RolledBack(_Event):
+    """A profile's pointer was put back."""
+
+    kind: Literal["rolled-back"] = "rolled-back"
+    profile: str
+    artifact_id: str
+    restored: str | None
+    reason: str
+
+
+Event = Annotated[
+    RunStarted
+    | RunFinished
+    | RunFailed
+    | StageStarted
+    | StageReused
+    | StageFinished
+    | SetAside
+    | Progress
+    | Note
+    | Found
+    | TrainStep
+    | CheckpointSaved
+    | Resumed
+    | Promoted
+    | RolledBack,
+    Field(discriminator="kind"),
+]
+
+OnEvent = Callable[[Event], None]
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def ignore(event: Event) -> None:
+    """Drop an event."""
+
+
+def parse_event(line: str | bytes) -> Event:
+    """Read one line of an events file; pydantic.ValidationError when it is no event."""
+    return _ADAPTER.validate_json(line)
+
+
+def tee(*sinks: OnEvent) -> OnEvent:
+    """Return a sink that hands every event to all of the sinks in order."""
+
+    def hand_on(event: Event) -> None:
+        for sink in sinks:
+            sink(event)
+
+    return hand_on

@@ -1,0 +1,209 @@
+"""The seven nouns: one frozen artifact a stage, each the manifest of its folder."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.contract import Artifact, Contract, Finding, Origin, ParentRef, Stage
+
+
+class HostFacts(Contract):
+    """What a machine is; `fingerprint` names it across runs, None means it could not be read."""
+
+    fingerprint: str
+    arch: str
+    os: str
+    cpu_model: str | None
+    cpu_features: tuple[str, ...]
+    cpus_usable: int = Field(ge=1)
+    ram_bytes: int | None
+    ram_limit_bytes: int | None
+    board_model: str | None = None
+
+
+class MemoryModule(Contract):
+    """One memory device as firmware describes it; None where firmware says nothing."""
+
+    kind: str | None
+    bytes: int | None
+    data_rate_mts: int | None
+    configured_mts: int | None
+    manufacturer: str | None
+    part_number: str | None
+
+
+class MemoryFacts(Contract):
+    """The memory a benchmark ran on; `known` is False when nothing could be read, and `evidence` says from where."""
+
+    known: bool
+    total_bytes: int | None
+    modules: tuple[MemoryModule, ...]
+    theoretical_gbs: float | None
+    evidence: str
+
+
+class EnvReport(Artifact):
+    """Whether this machine can do the job, and why not."""
+
+    stage: Literal[Stage.ENV] = Stage.ENV
+    host: HostFacts
+    findings: tuple[Finding, ...]
+
+
+class SourceRef(Contract):
+    """A dataset source as it was read; `shape` names the record format."""
+
+    name: str
+    sha256: str
+    shape: str
+    records: int
+
+
+class Dataset(Artifact):
+    """Validated prompts. Files: `rows.jsonl` (core.data.record.PromptRow), `rejects.jsonl` (core.data.record.Reject)."""
+
+    stage: Literal[Stage.DATA] = Stage.DATA
+    sources: tuple[SourceRef, ...]
+    rows: int
+    train_rows: int
+    held_out_rows: int
+    rejected: int
+    findings: tuple[Finding, ...]
+
+
+class ModelRef(Contract):
+    """A model by the hash or pinned revision that fixes its bytes."""
+
+    name: str
+    identity: str
+    parameters: int | None
+    licence: str
+
+
+class LabeledDataset(Artifact):
+    """Prompts with the teacher's answers.
+
+    Files: `train.jsonl`, `held_out.jsonl` (core.data.record.LabeledRow), `unanswered.jsonl` (core.data.record.Reject).
+    """
+
+    stage: Literal[Stage.LABEL] = Stage.LABEL
+    teacher: ModelRef
+    train_rows: int
+    held_out_rows: int
+    unanswered: int
+    asked: int
+    reused: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Adapter(Artifact):
+    """A LoRA adapter and what training it measured; losses are mean cross-entropy in nats per completion token.
+
+    Files: `adapter/` (PEFT format), `steps.jsonl` (one record a step), `decisions.jsonl` (what the supervisor decided).
+    """
+
+    stage: Literal[Stage.TRAIN] = Stage.TRAIN
+    student: ModelRef
+    base_held_out_loss: float
+    held_out_loss: float
+    steps: int
+    trainable_parameters: int
+    trained_tokens: int
+    resumed_from_steps: tuple[int, ...]
+
+
+class Quantisation(Contract):
+    """One GGUF file with its measured figures; the loss is on the held-out rows, in nats per completion token."""
+
+    type: str
+    path: str
+    bytes: int
+    bits_per_weight: float
+    fallback_tensors: int
+    held_out_loss: float
+    sample: str
+
+
+class RejectedQuantisation(Contract):
+    """A GGUF file that failed its gate, with its figures and why."""
+
+    quantisation: Quantisation
+    reasons: tuple[str, ...]
+
+
+class GgufModel(Artifact):
+    """All quantisations of one merged model. Files: `<name>-<type>.gguf`."""
+
+    stage: Literal[Stage.EXPORT] = Stage.EXPORT
+    student: ModelRef
+    reference_held_out_loss: float
+    quantisations: tuple[Quantisation, ...]
+    rejected: tuple[RejectedQuantisation, ...]
+
+
+class Measurement(Contract):
+    """One llama-bench result; samples are tokens per second, a failed measurement carries `error` and no samples."""
+
+    quantisation: str
+    test: str
+    n_prompt: int
+    n_gen: int
+    n_depth: int
+    threads: int
+    origin: Origin
+    samples_tps: tuple[float, ...]
+    median_tps: float | None
+    error: str | None = None
+    raw: tuple[dict[str, object], ...] = ()
+
+
+class TelemetrySummary(Contract):
+    """What the 1 Hz sampler saw during a benchmark; None where the machine does not tell."""
+
+    samples: int
+    max_temperature_c: float | None
+    min_clock_mhz: float | None
+    max_load_1min: float | None
+    min_available_ram_bytes: int | None
+    throttled: bool | None
+
+
+class BenchmarkRun(Artifact):
+    """Speeds of every quantisation on one device. Files: `measurements.jsonl`, `telemetry.jsonl`."""
+
+    stage: Literal[Stage.BENCH] = Stage.BENCH
+    device: str
+    device_host: HostFacts
+    device_memory: MemoryFacts
+    host_memory: MemoryFacts
+    measurements: tuple[Measurement, ...]
+    telemetry: TelemetrySummary
+
+
+class IngestReceipt(Artifact):
+    """What one ingest wrote into the database. File: `receipt.json`."""
+
+    stage: Literal[Stage.INGEST] = Stage.INGEST
+    migration: int
+    inserted: int
+    already_there: int
+    result_ids: tuple[str, ...]
+
+
+NOUNS: dict[Stage, type[Artifact]] = {
+    Stage.ENV: EnvReport,
+    Stage.DATA: Dataset,
+    Stage.LABEL: LabeledDataset,
+    Stage.TRAIN: Adapter,
+    Stage.EXPORT: GgufModel,
+    Stage.BENCH: BenchmarkRun,
+    Stage.INGEST: IngestReceipt,
+}
+
+
+def refs(*artifacts: Artifact) -> tuple[ParentRef, ...]:
+    """Return parent references in the order given."""
+    return tuple(artifact.as_parent() for artifact in artifacts)

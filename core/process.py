@@ -1,0 +1,152 @@
+"""The only place that starts programs: argument lists, a log file each, a timeout, and the whole group is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from core.errors import ProcessFailed, ToolMissing
+
+_TAIL_BYTES = 4000
+_GRACE_S = 5.0
+_POLL_S = 0.05
+
+OnTick = Callable[[], None]
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdout: Path | None = None,
+    on_tick: OnTick | None = None,
+) -> None:
+    """Run a program to its end.
+
+    `log` takes standard error, and standard output too unless `stdout` names a file for it; `env` is added to this
+    process's environment; `on_tick` is called about 20 times a second. ToolMissing when the program is not there,
+    ProcessFailed on a non-zero status or after `timeout_s`; the program's whole group is ended in any case.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as errors, (stdout or log).open("wb" if stdout else "ab") as output:
+        child = _start(argv, env, cwd, output.fileno(), errors.fileno())
+        try:
+            status = _wait(child, timeout_s, on_tick)
+        finally:
+            end_group(child)
+    if status is None:
+        raise ProcessFailed(
+            f"{Path(argv[0]).name} ran > {timeout_s:g} s and was stopped\n{_tail(log)}".rstrip(),
+            remedy=f"Read {log}; raise the timeout if the machine is slow, then run the same command again.",
+        )
+    if status != 0:
+        raise ProcessFailed(
+            f"{Path(argv[0]).name} ended with {_status_name(status)}: {_tail(log)}".rstrip(),
+            remedy=f"Read {log}, mend what it names, then run the same command again.",
+        )
+
+
+def capture(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None) -> str:
+    """Run a short program and return what it printed on standard output; errors as `run`."""
+    try:
+        done = subprocess.run(
+            list(argv),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            env=_environment(env),
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise _missing(argv[0]) from error
+    except subprocess.TimeoutExpired as error:
+        raise ProcessFailed(
+            f"{Path(argv[0]).name} ran > {timeout_s:g} s and was stopped", remedy="Run it by hand to see what it waits for."
+        ) from error
+    if done.returncode != 0:
+        tail = (done.stderr or done.stdout)[-_TAIL_BYTES:].strip()
+        raise ProcessFailed(
+            f"{Path(argv[0]).name} ended with {_status_name(done.returncode)}: {tail}", remedy="Run it by hand to see why."
+        )
+    return done.stdout
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """Return the argument list that runs a module with this interpreter."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _start(
+    argv: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None, stdout: int, stderr: int
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=_environment(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise _missing(argv[0]) from error
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    return {**os.environ, **(extra or {})}
+
+
+def _missing(program: str) -> ToolMissing:
+    return ToolMissing(f"the program {program} is not there", remedy=f"Install {Path(program).name} and run again.")
+
+
+def _wait(child: subprocess.Popen[bytes], timeout_s: float, on_tick: OnTick | None) -> int | None:
+    deadline = time.perf_counter() + timeout_s
+    while (status := child.poll()) is None:
+        if time.perf_counter() > deadline:
+            return None
+        if on_tick:
+            on_tick()
+        time.sleep(_POLL_S)
+    if on_tick:
+        on_tick()
+    return status
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """Ask a child's process group to end, kill what is left after a grace, and reap the child."""
+    if child.poll() is None:
+        _signal_group(child.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE_S)
+    _signal_group(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _status_name(status: int) -> str:
+    if status < 0:
+        return f"signal {signal.Signals(-status).name}"
+    return f"status {status}"
+
+
+def _tail(log: Path) -> str:
+    data = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
+    return " | ".join(data[-3:])

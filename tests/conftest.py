@@ -1,0 +1,34 @@
+"""Fixtures every part shares: a workspace, an ear for events, the built toolchain, the default model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.events import Event
+from core.workspace import Workspace, open_workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path / "workspace")
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture(scope="session")
+def toolchain():
+    from core import toolchain
+
+    return toolchain.ensure()
+
+
+@pytest.fixture(scope="session")
+def default_gguf(toolchain) -> Path:
+    from core import catalogue, models
+
+    return models.fetch(catalogue.model("smollm2-135m-instruct"))
