@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -53,22 +54,25 @@ class EnvConfig(Section):
     """What the machine must have."""
 
     max_age_s: Annotated[float, Operational] = Field(default=3600.0, ge=0, description="Reuse a report younger than this")
-    min_free_disk_gb: Annotated[float, Operational] = Field(default=3.0, ge=0, description="Free space the workspace needs")
-    min_ram_gb: Annotated[float, Operational] = Field(
-        default=3.0, ge=0, description="RAM the job needs, cgroup limit counted"
-    )
-    needs_cuda: Annotated[bool, Operational] = Field(default=False, description="Stop when no CUDA GPU is usable")
-    skip: Annotated[tuple[str, ...], Operational] = Field(default=(), description="Check codes to leave out")
+    min_free_disk_gb: float = Field(default=3.0, ge=0, description="Free space the workspace needs")
+    min_ram_gb: float = Field(default=3.0, ge=0, description="RAM the job needs, cgroup limit counted")
+    needs_cuda: bool = Field(default=False, description="Stop when no CUDA GPU is usable")
+    skip: tuple[str, ...] = Field(default=(), description="Check codes to leave out")
 
 
 class DataConfig(Section):
     """Where the prompts come from and what is kept."""
 
-    sources: tuple[str, ...] = Field(min_length=1, description="JSONL files, or builtin:python-docs")
+    # what is read enters the identity by its bytes: another path or another count of the same bytes redoes nothing
+    sources: Annotated[tuple[str, ...], Operational] = Field(
+        min_length=1, description="JSONL files, folders, globs, or builtin:python-docs"
+    )
     shape: Literal["auto", "record", "chat", "prompt"] = Field(default="auto", description="Record format of the sources")
     held_out_share: float = Field(default=0.25, gt=0, lt=1, description="Share of rows kept from training")
     max_chars: int = Field(default=8000, ge=1, description="Longest prompt with its context, in characters")
-    builtin_rows: int = Field(default=96, ge=8, le=2000, description="Rows to take from a builtin source")
+    builtin_rows: Annotated[int, Operational] = Field(
+        default=96, ge=8, le=2000, description="Rows to take from a builtin source"
+    )
     min_rows: Annotated[int, Operational] = Field(default=8, ge=2, description="Fewer good rows than this stop the run")
     max_rejected_share: Annotated[float, Operational] = Field(
         default=0.2, ge=0, le=1, description="Share set aside at most"
@@ -203,12 +207,35 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekiln"
 
 
+def workspace_root(named: str | Path | None = None) -> Path:
+    """Return the workspace's folder: the one named, else EDGEKILN_WORKSPACE, else `.edgekiln` here."""
+    return Path(named or os.environ.get("EDGEKILN_WORKSPACE") or ".edgekiln")
+
+
 def secret(name: str) -> str:
     """Return a secret by the name of its environment variable; ToolMissing when it is not set."""
     value = os.environ.get(name)
     if not value:
         raise ToolMissing(f"the environment variable {name} is not set", remedy=f"Set it: export {name}=...")
     return value
+
+
+@contextmanager
+def patient_openmp() -> Iterator[None]:
+    """Let waiting threads of an OpenMP library that is loaded meanwhile sleep soon, unless the user chose otherwise.
+
+    Measured on two cores, 135M, ms a token alone / beside an equal load: libgomp's default 11 / 46, OMP_WAIT_POLICY=PASSIVE
+    29 / 19, 300 spins 11 / 26. The library reads this once, when it is loaded; it is taken back so that no benchmark
+    inherits it.
+    """
+    if "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
+        yield
+        return
+    os.environ["GOMP_SPINCOUNT"] = "300"
+    try:
+        yield
+    finally:
+        del os.environ["GOMP_SPINCOUNT"]
 
 
 def cmake_arguments() -> str:

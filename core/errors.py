@@ -6,13 +6,15 @@ EdgekilnError                 1   other
 |- DataError                  3   the user's data
 |  |- SourceMissing, SourceEmpty, NotUtf8, BrokenRecord, NoRowsLeft
 |- EnvironmentFault           4   the machine
-|  |- ToolMissing, ToolchainFailed, DownloadCorrupt, DiskFull, WorkspaceUnwritable, WorkspaceLocked, BlockedByCheck
+|  |- ToolMissing, ToolchainFailed, DownloadCorrupt, DiskFull, WorkspaceUnwritable, WorkspaceLocked, BlockedByCheck,
+|  |- DatabaseNewer
 |- GateRefused                5   a gate or a regression said no
 |- ServiceError               6   an outside service (retryable)
 |  |- TeacherFailed, BoardUnreachable
 |- BudgetReached              7   a budget stopped the work
+|- TrainingDiverged           1   a loss or gradient became no number
 |- ArtifactError              1   what lies in the workspace
-|  |- ArtifactMissing, ManifestBroken, FileTampered, PathEscapes
+|  |- ArtifactMissing, ManifestBroken, FileTampered, PathEscapes, DatabaseBroken
 |- ProcessFailed              1   a program ended badly or overran its time
 |- Evicted                   75   the machine is being taken away
 |- Interrupted              130   Ctrl-C
@@ -159,6 +161,12 @@ class BlockedByCheck(EnvironmentFault):
     code = "env-blocked"
 
 
+class DatabaseNewer(EnvironmentFault):
+    """The database was written by a newer edgekiln than the one installed."""
+
+    code = "env-database-newer"
+
+
 class GateRefused(EdgekilnError):
     """A gate's limit was not met, so nothing is promoted."""
 
@@ -193,6 +201,12 @@ class BudgetReached(EdgekilnError):
     exit_status = 7
 
 
+class TrainingDiverged(EdgekilnError):
+    """A training's loss or gradient became NaN or infinite; the weights were not touched by it."""
+
+    code = "train-diverged"
+
+
 class ArtifactError(EdgekilnError):
     """Something in the workspace is not as its manifest says."""
 
@@ -221,6 +235,12 @@ class PathEscapes(ArtifactError):
     """A path leads out of the folder it must stay in."""
 
     code = "artifact-path-escapes"
+
+
+class DatabaseBroken(ArtifactError):
+    """The database cannot be read, or does not hold what its artifacts say."""
+
+    code = "artifact-database-broken"
 
 
 class ProcessFailed(EdgekilnError):

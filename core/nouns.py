@@ -115,12 +115,21 @@ class Adapter(Artifact):
     resumed_from_steps: tuple[int, ...]
 
 
-class Quantisation(Contract):
-    """One GGUF file with its measured figures; the loss is on the held-out rows, in nats per completion token."""
+class UnprovenQuantisation(Contract):
+    """A GGUF file as far as it could be measured; None where it could not be read or run."""
 
     type: str
     path: str
     bytes: int
+    bits_per_weight: float | None
+    fallback_tensors: int | None
+    held_out_loss: float | None
+    sample: str | None
+
+
+class Quantisation(UnprovenQuantisation):
+    """One GGUF file with its measured figures; the loss is on the held-out rows, in nats per completion token."""
+
     bits_per_weight: float
     fallback_tensors: int
     held_out_loss: float
@@ -128,9 +137,9 @@ class Quantisation(Contract):
 
 
 class RejectedQuantisation(Contract):
-    """A GGUF file that failed its gate, with its figures and why."""
+    """A GGUF file that failed its gate, with its figures and why; the file itself is not kept."""
 
-    quantisation: Quantisation
+    quantisation: UnprovenQuantisation
     reasons: tuple[str, ...]
 
 

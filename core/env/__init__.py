@@ -1,1 +1,1 @@
-"""env"""
+"""The env stage: what this machine is, and whether it can do the job."""

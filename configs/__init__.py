@@ -1,0 +1,1 @@
+"""Configuration as data: profiles, models, devices, schemas. No code."""
