@@ -1,0 +1,61 @@
+# edgekiln: set up, demo, test. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=# e.g. https://download.pytorch.org/whl/cpu; empty takes what pip's own index offers
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.edgekiln-setup
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+EXTRA_INDEX := $(if $(strip $(TORCH_INDEX)),--extra-index-url $(strip $(TORCH_INDEX)))
+
+.PHONY: help setup demo test test-full lint clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+setup: $(STAMP) ## virtual environment, packages, llama.cpp built once for this machine
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+		echo "[env-tool-missing] $$($(PYTHON) --version 2>&1) < 3.11, PYTHON=$(PYTHON)"
+		echo "Fix: install Python 3.11 or newer, or name one: make setup PYTHON=python3.12"
+		exit 4
+	} >&2
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	echo "installing packages into $(VENV)"
+	$(PIP) install -c constraints.txt $(EXTRA_INDEX) -e ".[flow,train,dev]"
+	$(BIN)/python -c 'import torch; print("torch", torch.__version__, "for CUDA", torch.version.cuda) if torch.version.cuda else print("torch", torch.__version__, "for the CPU")'
+	$(BIN)/edgekiln toolchain build
+	# on the libraries just built: nothing is compiled a second time
+	archive="$$($(BIN)/edgekiln toolchain archive)"
+	CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF" $(PIP) install --quiet -c constraints.txt "$$archive"
+	$(PIP) install --quiet -c constraints.txt $(EXTRA_INDEX) -e ".[flow,train,dev,teacher]"
+	$(PIP) check
+	touch $@
+
+demo: setup ## the whole job on the embedded default
+	@$(BIN)/edgekiln run --profile demo
+
+lint: setup ## lint, format, types, layers
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## the gate: lint, types, house rules, tests, coverage
+	@$(BIN)/python -m pytest -m "not full" --cov=core --cov-report=term:skip-covered --cov-fail-under=90
+
+test-full: lint ## every test and the figures to reach, into tests/benchmarks/RESULTS.md
+	@status=0
+	$(BIN)/python -m pytest -o junit_family=xunit1 --junitxml=build/test-full.xml || status=$$?
+	$(BIN)/python tests/benchmarks/write_results.py build/test-full.xml tests/benchmarks/RESULTS.md
+	exit $$status
+
+clean: ## remove the virtual environment and what tools left; keeps the workspace and the cache
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
