@@ -1,0 +1,99 @@
+"""One line of a JSONL file to a record or a flaw: strict JSON, bounded depth. Files are read in readers.py."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from typing import Any, NoReturn
+
+from core.data.flaws import Flaw
+
+MAX_DEPTH = 64  # pydantic serialises to a depth of 255; nothing people write by hand comes near this
+
+
+class _Refused(ValueError):
+    """Carries a flaw's code out of the JSON decoder's hooks."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def parse_record(text: str) -> dict[str, Any] | Flaw:
+    """Parse one line strictly: no duplicate keys, NaN, infinity, lone surrogates or deep nesting."""
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+    except RecursionError:
+        return _too_deep(text)
+    except ValueError as error:
+        return _broken(text, error)
+    if not isinstance(value, dict):
+        return Flaw("json-not-object", None, text, f"the line holds a {_json_name(value)}, not an object")
+    return _unfit(text, value) or value
+
+
+def _broken(text: str, error: ValueError) -> Flaw:
+    if isinstance(error, _Refused):
+        return Flaw(error.code, None, text, str(error))
+    why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    return Flaw("json-broken", None, text, f"no JSON: {why}")
+
+
+def _unfit(text: str, value: dict[str, Any]) -> Flaw | None:
+    if _deeper_than(value, MAX_DEPTH):
+        return _too_deep(text)
+    if "\\u" in text and not _encodable(value):
+        return Flaw("json-surrogate", None, text, "half of a surrogate pair stands alone")
+    return None
+
+
+def _too_deep(text: str) -> Flaw:
+    return Flaw("json-too-deep", None, text, f"nested deeper than {MAX_DEPTH}")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise _Refused("json-duplicate-key", f"the key {twice[:80]!r} stands twice in one object")
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise _Refused("json-not-finite", f"{name} is no JSON value")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _Refused("json-not-finite", f"{text[:40]} is larger than any number")
+    return value
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    layer = [value]
+    for _ in range(limit + 1):
+        layer = [child for node in layer for child in _children(node)]
+        if not layer:
+            return False
+    return True
+
+
+def _children(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return list(node.values())
+    return node if isinstance(node, list) else []
+
+
+def _encodable(value: dict[str, Any]) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _json_name(value: object) -> str:
+    names = {list: "list", str: "text", bool: "boolean", int: "number", float: "number", type(None): "null"}
+    return names[type(value)]

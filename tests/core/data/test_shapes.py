@@ -1,0 +1,116 @@
+"""Record shapes: what each is read into, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.data.flaws import REMEDIES, Flaw
+from core.data.rules import judge_draft
+from core.data.shapes import Draft, draft_of
+
+SYSTEM = {"role": "system", "content": "Sois bref."}
+USER = {"role": "user", "content": "Salut?"}
+ANSWER = {"role": "assistant", "content": "Salut."}
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
+def code_of(record: dict[str, Any], shape: Any = "auto", max_chars: int = 100) -> str | None:
+    draft = draft_of(record, shape)
+    flaw = draft if isinstance(draft, Flaw) else judge_draft(draft, max_chars)
+    assert flaw is None or flaw.code in REMEDIES
+    return flaw.code if flaw else None
+
+
+def test_our_record_keeps_every_field() -> None:
+    record = {
+        "system_hint": "Sois bref.",
+        "user": "Météo?",
+        "requires_json": True,
+        "tool_name": "GetWeather",
+        "tool_schema": SCHEMA,
+        "goal": "prévoir",
+        "tags": ["météo"],
+        "registre": "familier",
+    }
+
+    assert draft_of(record, "auto") == Draft(
+        shape="record",
+        user="Météo?",
+        system="Sois bref.",
+        requires_json=True,
+        tool_name="GetWeather",
+        tool_schema=SCHEMA,
+        extra={"goal": "prévoir", "tags": ["météo"], "registre": "familier"},
+    )
+
+
+def test_a_chat_is_read_into_question_and_answer() -> None:
+    draft = draft_of({"messages": [SYSTEM, USER, ANSWER], "id": 7}, "auto")
+
+    assert draft == Draft(shape="chat", user="Salut?", system="Sois bref.", completion="Salut.", extra={"id": 7})
+
+
+def test_unknown_fields_of_a_message_are_kept() -> None:
+    messages = [{**USER, "name": "Ginette"}]
+
+    draft = draft_of({"messages": messages}, "auto")
+
+    assert isinstance(draft, Draft)
+    assert draft.extra == {"messages": messages}
+
+
+def test_a_plain_prompt_may_bring_context_and_answer() -> None:
+    draft = draft_of({"prompt": "Salut?", "context": "doc", "completion": "Salut.", "source": 1}, "auto")
+
+    assert draft == Draft(shape="prompt", user="Salut?", context="doc", completion="Salut.", extra={"source": 1})
+
+
+def test_the_shape_can_be_named() -> None:
+    both = {"prompt": "p", "user": "u"}
+
+    assert isinstance(draft_of(both, "prompt"), Draft)
+    assert code_of({"prompt": "p"}, "record") == "empty-user"
+    assert code_of({"user": "u"}, "chat") == "field-wrong-type"
+
+
+@pytest.mark.parametrize(
+    ("record", "code"),
+    [
+        ({}, "shape-unknown"),
+        ({"instruction": "x"}, "shape-unknown"),
+        ({"user": ""}, "empty-user"),
+        ({"user": " \u00a0\n"}, "empty-user"),
+        ({"user": None}, "empty-user"),
+        ({"user": 3}, "field-wrong-type"),
+        ({"user": "a", "system_hint": ["x"]}, "field-wrong-type"),
+        ({"user": "a", "requires_json": "yes"}, "field-wrong-type"),
+        ({"user": "a", "tool_schema": "{}"}, "field-wrong-type"),
+        ({"user": "a", "tool_name": 1}, "field-wrong-type"),
+        ({"user": "a", "completion": " "}, "empty-completion"),
+        ({"user": "a", "requires_json": True}, "schema-missing"),
+        ({"user": "a", "requires_json": True, "tool_schema": {}}, "schema-missing"),
+        ({"user": "a", "requires_json": True, "tool_schema": {"type": "objet"}}, "schema-invalid"),
+        ({"user": "a", "requires_json": True, "tool_schema": {"$schema": 3}}, "schema-invalid"),
+        ({"user": "a", "requires_json": True, "tool_schema": {"pattern": "["}}, "schema-invalid"),
+        ({"user": "a", "requires_json": True, "tool_schema": SCHEMA}, None),
+        ({"user": "a", "requires_json": False, "tool_schema": {"type": "objet"}}, None),
+        ({"user": "a" * 60, "context": "b" * 41}, "too-long"),
+        ({"user": "a" * 60, "context": "b" * 40}, None),
+        ({"messages": []}, "field-wrong-type"),
+        ({"messages": ["Salut"]}, "field-wrong-type"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "role-unknown"),
+        ({"messages": [{"content": "x"}]}, "role-unknown"),
+        ({"messages": [{"role": "user", "content": None}]}, "field-wrong-type"),
+        ({"messages": [USER, SYSTEM]}, "system-not-first"),
+        ({"messages": [SYSTEM, SYSTEM, USER]}, "system-not-first"),
+        ({"messages": [SYSTEM]}, "chat-not-one-turn"),
+        ({"messages": [ANSWER, USER]}, "chat-not-one-turn"),
+        ({"messages": [USER, USER]}, "chat-not-one-turn"),
+        ({"messages": [USER, ANSWER, USER, ANSWER]}, "chat-not-one-turn"),
+        ({"messages": [SYSTEM, USER]}, None),
+    ],
+)
+def test_a_record_is_kept_or_refused_with_its_code(record: dict[str, Any], code: str | None) -> None:
+    assert code_of(record) == code

@@ -1,0 +1,88 @@
+"""Tokenising by the student's chat template, by the real worker on the tiny student and on the default model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from core.data.record import LabeledRow, Message
+from core.data.tokens import tokenise
+from core.errors import DataError
+from core.events import Event
+
+ANSWER = "It returns the length of the list."
+
+
+def row(number: int, answer: str = ANSWER, question: str = "What does len return?") -> LabeledRow:
+    messages = (Message(role="user", content=question), Message(role="assistant", content=answer))
+    return LabeledRow(row_id=f"row-{number}", split="train", messages=messages)
+
+
+def text_of(folder: Path, ids: list[int]) -> str:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json")).decode(ids, skip_special_tokens=False)
+
+
+def trained(folder: Path, token_row) -> str:
+    kept = [i for i, keep in zip(token_row.input_ids, token_row.completion_mask, strict=True) if keep]
+    return text_of(folder, kept)
+
+
+def test_the_mask_covers_the_answer_and_its_end_of_turn_and_nothing_else(tiny_student, tmp_path):
+    seen: list[Event] = []
+    rows = [row(0), row(1, answer="Zero.\nOr one.")]
+    first, second = tokenise(rows, tiny_student, 256, tmp_path, seen.append)
+    assert trained(tiny_student, first) == ANSWER + "<|im_end|>"
+    assert trained(tiny_student, second) == "Zero.\nOr one.<|im_end|>"
+    assert (
+        text_of(tiny_student, list(first.input_ids))
+        == f"<|im_start|>user\nWhat does len return?<|im_end|>\n<|im_start|>assistant\n{ANSWER}<|im_end|>"
+    )
+    assert [one.row_id for one in (first, second)] == ["row-0", "row-1"]
+    assert any(event.kind == "progress" and event.done == 2 for event in seen)
+
+
+def test_a_long_row_is_cut_and_a_row_without_any_answer_left_is_named(tiny_student, tmp_path):
+    (whole,) = tokenise([row(0)], tiny_student, 256, tmp_path / "a")
+    prompt = whole.completion_mask.index(1)
+    (cut,) = tokenise([row(0)], tiny_student, prompt + 3, tmp_path / "b")
+    assert cut.input_ids == whole.input_ids[: prompt + 3]
+    assert sum(cut.completion_mask) == 3
+    with pytest.raises(DataError, match=rf"row row-0: the prompt has {prompt} tokens >= train.max_length {prompt}"):
+        tokenise([row(0)], tiny_student, prompt, tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "no special token"),
+        ("{{ messages | length }}{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}", "not a prefix"),
+    ],
+)
+def test_a_template_that_cannot_teach_is_refused(tiny_student, tmp_path, template, said):
+    folder = shutil.copytree(tiny_student, tmp_path / "student")
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    with pytest.raises(DataError, match=said) as caught:
+        tokenise([row(7)], folder, 256, tmp_path / "work")
+    assert "row-7" in caught.value.problem
+
+
+@pytest.mark.model
+def test_the_default_models_tokens_are_those_of_llama_cpp(smollm_folder, default_gguf, toolchain, tmp_path):
+    from core.toolchain import use_libraries
+
+    use_libraries(toolchain)
+    import llama_cpp
+
+    (made,) = tokenise([row(0, answer="In 2024  it was 1,000.50 café ½")], smollm_folder, 256, tmp_path)
+    reference = llama_cpp.Llama(str(default_gguf), vocab_only=True, verbose=False)
+    text = text_of(smollm_folder, list(made.input_ids))
+    assert "You are a helpful AI assistant named SmolLM" in text
+    assert list(made.input_ids) == reference.tokenize(text.encode(), add_bos=False, special=True)
+    assert trained(smollm_folder, made) == "In 2024  it was 1,000.50 café ½<|im_end|>"
+    config = json.loads((smollm_folder / "config.json").read_text(encoding="utf-8"))
+    assert "quantization_config" not in config
