@@ -1,0 +1,152 @@
+"""What is asked and what counts as an answer: prompts to requests, replies to completions, completions to the student's rows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.validators import validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from core.config import LabelConfig
+from core.contract import Contract
+from core.data.record import LabeledRow, Message, PromptRow, Reject
+from core.label.ledger import Reply, Request
+
+_EXCERPT_CHARS = 200
+_ANY_OBJECT = {"type": "object"}
+_THOUGHT_END = "</think>"
+_REMEDIES = {
+    "teacher-length": "Raise label.max_tokens, or ask for a shorter answer in the prompt.",
+    "teacher-empty": "Ask another teacher, or mend the prompt.",
+    "teacher-json": "Ask a stronger teacher, or simplify tool_schema.",
+    "teacher-filter": "The teacher refuses this prompt; mend it or leave it out.",
+    "teacher-error": "Run again when the teacher is back: only what is missing is asked.",
+    "bad-schema": "Mend the row's tool_schema; it must be a JSON Schema without remote references.",
+}
+
+
+class Problem(Contract):
+    """Why a reply is no answer, by its reject code."""
+
+    code: str
+    reason: str
+
+
+def messages_for(row: PromptRow) -> tuple[Message, ...]:
+    """Return what the teacher is shown: the hint as system, the context as documentation before the question."""
+    system = "\n\n".join(part for part in (row.system, _json_instruction(row)) if part)
+    user = f"Documentation:\n{row.context}\n\n{row.user}" if row.context else row.user
+    head = (Message(role="system", content=system),) if system else ()
+    return (*head, Message(role="user", content=user))
+
+
+def _json_instruction(row: PromptRow) -> str | None:
+    schema = schema_of(row)
+    if schema is None:
+        return None
+    target = f" for {row.tool_name}" if row.tool_name else ""
+    return f"Answer only with JSON{target} that fits this JSON Schema: {json.dumps(schema, ensure_ascii=False, sort_keys=True)}"
+
+
+def schema_of(row: PromptRow) -> dict[str, Any] | None:
+    """Return the JSON Schema a row's answer must fit, None when it may be any text."""
+    if not row.requires_json:
+        return None
+    return row.tool_schema or _ANY_OBJECT
+
+
+def first_request(row: PromptRow, teacher: str, config: LabelConfig) -> Request:
+    """Return the request that asks for a row's completion."""
+    return Request(
+        teacher=teacher,
+        messages=messages_for(row),
+        temperature=config.temperature,
+        max_tokens=config.max_tokens,
+        seed=config.seed,
+        answer_schema=schema_of(row),
+    )
+
+
+def second_request(first: Request, reply: Reply, problem: Problem) -> Request | None:
+    """Return the one further request after an unusable reply, None when asking again cannot help.
+
+    A cut answer is asked for shorter; JSON that does not fit is shown to the teacher with its fault.
+    """
+    *head, last = first.messages
+    if problem.code == "teacher-length":
+        words = max(8, first.max_tokens // 4)
+        shorter = last.model_copy(update={"content": f"{last.content}\n\nUse at most {words} words."})
+        return first.model_copy(update={"messages": (*head, shorter)})
+    if problem.code == "teacher-json":
+        said = Message(role="assistant", content=reply.text)
+        fault = Message(role="user", content=f"That does not fit: {problem.reason}. Answer again with only the JSON.")
+        return first.model_copy(update={"messages": (*first.messages, said, fault)})
+    return None
+
+
+def completion_of(reply: Reply, schema: dict[str, Any] | None) -> str | Problem:
+    """Return the completion in a reply, or why there is none. A thinking model's thoughts are left out."""
+    if reply.finish_reason == "length":
+        return Problem(code="teacher-length", reason=f"cut off at {reply.completion_tokens} tokens")
+    if reply.finish_reason == "content_filter":
+        return Problem(code="teacher-filter", reason="the endpoint's content filter stopped the answer")
+    text = reply.text.rpartition(_THOUGHT_END)[2].strip()
+    if not text:
+        return Problem(code="teacher-empty", reason=f"empty answer, finish_reason {reply.finish_reason}")
+    if schema is not None and (fault := _json_fault(text, schema)):
+        return Problem(code="teacher-json", reason=fault)
+    return text
+
+
+def schema_problem(row: PromptRow) -> Problem | None:
+    """Return why a row's schema cannot be used, before anything is asked."""
+    if (schema := schema_of(row)) is None:
+        return None
+    try:
+        validator_for(schema).check_schema(schema)
+    except SchemaError as error:
+        return Problem(code="bad-schema", reason=_short(error.message))
+    return None
+
+
+def _json_fault(text: str, schema: dict[str, Any]) -> str | None:
+    try:
+        validator_for(schema)(schema, registry=Registry()).validate(json.loads(text))
+    except ValidationError as error:
+        return _short(f"{error.json_path}: {error.message}")
+    except Unresolvable as error:
+        return _short(f"a reference in the schema cannot be resolved: {error}")
+    except (ValueError, RecursionError) as error:
+        return _short(f"not JSON: {error}")
+    return None
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:_EXCERPT_CHARS]
+
+
+def labeled(row: PromptRow, completion: str, context_distillation: bool) -> LabeledRow:
+    """Return the chat the student learns; with context distillation it must answer without hint and context."""
+    asked = (Message(role="user", content=row.user),) if context_distillation else messages_for(row)
+    return LabeledRow(
+        row_id=row.row_id,
+        split=row.split,
+        messages=(*asked, Message(role="assistant", content=completion)),
+        requires_json=row.requires_json,
+        tool_schema=row.tool_schema,
+    )
+
+
+def set_aside(row: PromptRow, problem: Problem) -> Reject:
+    """Return the record of a row that got no answer."""
+    return Reject(
+        where=row.row_id,
+        code=problem.code,
+        field="tool_schema" if problem.code == "bad-schema" else "completion",
+        excerpt=row.user[:_EXCERPT_CHARS],
+        reason=problem.reason,
+        remedy=_REMEDIES[problem.code],
+    )

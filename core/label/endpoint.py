@@ -1,0 +1,169 @@
+"""The teacher behind an endpoint: any server that speaks OpenAI's chat completions, through the openai client."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from core.catalogue import EndpointModel, HubModel, ModelCard
+from core.config import LabelConfig, secret
+from core.errors import TeacherFailed, ToolMissing
+from core.label.ledger import Reply, Request
+from core.label.teachers import Trouble
+
+_NO_KEY = "none"  # local servers take any; the client wants some
+_RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
+
+
+class _Connections:
+    """The client's open sockets: closing a client does not wake the threads that wait for its answers, a shutdown does."""
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+
+    def watch(self, request: Any) -> None:
+        """Have the transport tell of each connection it opens (httpx's `trace` request extension)."""
+        request.extensions["trace"] = self._note
+
+    def _note(self, event: str, info: dict[str, Any]) -> None:
+        if event.endswith("connect_tcp.complete"):
+            self._sockets = [known for known in self._sockets if known.fileno() != -1]
+            self._sockets.append(info["return_value"].get_extra_info("socket"))
+
+    def cut(self) -> None:
+        """Break every connection."""
+        for known in self._sockets:
+            with contextlib.suppress(OSError):
+                known.shutdown(socket.SHUT_RDWR)
+
+
+class EndpointTeacher:
+    """A connected client. It never retries by itself: the ledger counts every sending."""
+
+    def __init__(self, client: Any, connections: _Connections, model: str, config: LabelConfig) -> None:
+        self.concurrency = config.concurrency
+        self._client = client
+        self._connections = connections
+        self._model = model
+        self._config = config
+
+    def answer(self, request: Request) -> Reply | Trouble:
+        """Send a request once; TeacherFailed for a wrong key, an unknown model or an exhausted quota."""
+        import openai
+
+        started = time.perf_counter()
+        try:
+            done = self._client.chat.completions.create(**self._arguments(request))
+        except openai.APIStatusError as error:
+            return self._judge_status(error)
+        except openai.APITimeoutError:
+            return Trouble(reason=f"no answer within label.timeout_s {self._config.timeout_s:g}", retryable=True)
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is not the JSON it says it is
+            return Trouble(reason=f"the connection or its answer broke: {_one_line(error)}", retryable=True)
+        return _reply(done, (time.perf_counter() - started) * 1000)
+
+    def close(self) -> None:
+        """Close the connections; requests in flight break at once."""
+        self._connections.cut()
+        self._client.close()
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "model": self._model,
+            "messages": [message.model_dump() for message in request.messages],
+            "temperature": request.temperature,
+            "max_tokens": request.max_tokens,
+            "seed": request.seed,
+            "extra_headers": {"Idempotency-Key": request.key},
+        }
+        if request.answer_schema is not None:
+            arguments["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": request.answer_schema},
+            }
+        return arguments
+
+    def _judge_status(self, error: Any) -> Trouble:
+        status = error.status_code
+        if status in {401, 403}:
+            named = self._config.api_key_env or "no variable: label.api_key_env is not set"
+            raise TeacherFailed(
+                f"{self._config.base_url} refused the key with status {status}: {_one_line(error)}",
+                remedy=f"Put a valid key into the environment variable that label.api_key_env names ({named}).",
+            ) from error
+        if status == 404:
+            raise TeacherFailed(
+                f"{self._config.base_url} does not serve the model {self._model!r}: {_one_line(error)}",
+                remedy=f"Mend label.base_url (it mostly ends in /v1) or the model's name in the card of {self._config.teacher}.",
+            ) from error
+        if error.code == "insufficient_quota":
+            raise TeacherFailed(
+                f"{self._config.base_url}: the account's quota is used up",
+                remedy="Pay, or wait, then run again: no answer is lost.",
+            ) from error
+        return Trouble(
+            reason=f"status {status}: {_one_line(error)}",
+            retryable=status >= 500 or status in _RETRYABLE_STATUS,
+            retry_after_s=retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC)),
+        )
+
+
+def retry_after_s(header: str | None, now: datetime) -> float | None:
+    """Return the seconds a Retry-After header asks for, given as a number or a date; None when it says nothing usable."""
+    if not header:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            until = parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        seconds = ((until if until.tzinfo else until.replace(tzinfo=UTC)) - now).total_seconds()
+    return max(0.0, seconds) if seconds < float("inf") else None
+
+
+def _reply(done: Any, latency_ms: float) -> Reply | Trouble:
+    """Read a completion; a server may send anything, so every part is looked at before it is used."""
+    choices = getattr(done, "choices", None)
+    if not choices or getattr(choices[0], "message", None) is None:
+        return Trouble(reason="the endpoint's answer is no chat completion", retryable=True)
+    usage = getattr(done, "usage", None)
+    return Reply(
+        text=choices[0].message.content or "",
+        finish_reason=choices[0].finish_reason or "unknown",
+        prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
+        completion_tokens=getattr(usage, "completion_tokens", None) or 0,
+        latency_ms=latency_ms,
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def connect(card: ModelCard, config: LabelConfig) -> EndpointTeacher:
+    """Make a client for the configured endpoint; sends nothing yet."""
+    try:
+        import openai
+    except ImportError as error:
+        raise ToolMissing("the openai client is not installed", remedy="pip install 'edgekiln[teacher]'") from error
+    connections = _Connections()
+    client = openai.OpenAI(
+        base_url=config.base_url,
+        api_key=secret(config.api_key_env) if config.api_key_env else _NO_KEY,
+        timeout=config.timeout_s,
+        max_retries=0,
+        http_client=openai.DefaultHttpxClient(event_hooks={"request": [connections.watch]}),
+    )
+    return EndpointTeacher(client, connections, _served_name(card), config)
+
+
+def _served_name(card: ModelCard) -> str:
+    if isinstance(card.source, EndpointModel):
+        return card.source.model
+    return card.source.repo if isinstance(card.source, HubModel) else card.name

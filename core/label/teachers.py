@@ -1,0 +1,79 @@
+"""What a teacher is, and which of the two a configuration names: in_process.py or endpoint.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from core import catalogue, models
+from core.catalogue import EndpointModel
+from core.config import LabelConfig
+from core.contract import Contract
+from core.errors import BadConfig
+from core.events import OnEvent
+from core.label.ledger import Reply, Request
+from core.nouns import ModelRef
+
+
+class Trouble(Contract):
+    """Why one request got no answer; `retry_after_s` is what the endpoint asked for."""
+
+    reason: str
+    retryable: bool
+    retry_after_s: float | None = None
+
+
+class Teacher(Protocol):
+    """Answers one request at a time, `concurrency` of them at once."""
+
+    concurrency: int
+
+    def answer(self, request: Request) -> Reply | Trouble:
+        """Send a request once; TeacherFailed when no request can succeed."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what the teacher holds; requests in flight end with a Trouble."""
+        ...
+
+
+class Choice(Contract):
+    """The teacher of a configuration, before anything is loaded; `identity` enters the ledger's keys."""
+
+    ref: ModelRef
+    identity: str
+    tools: dict[str, str]
+
+
+def choose(config: LabelConfig, on_event: OnEvent, beside: Path | None) -> Choice:
+    """Return who the teacher is; BadConfig for a backend that cannot have it. Builds llama.cpp where it is missing."""
+    card = catalogue.model(config.teacher, beside)
+    identity = models.identity(card)
+    if config.backend == "openai":
+        if config.base_url is None:
+            raise BadConfig(
+                "label.base_url is missing, label.backend is openai",
+                remedy="Give the endpoint's address, such as http://127.0.0.1:8080/v1.",
+            )
+        return Choice(ref=models.ref(card), identity=identity, tools={})
+    if isinstance(card.source, EndpointModel):
+        raise BadConfig(
+            f"label.teacher {card.name} lives behind an endpoint, label.backend is {config.backend}",
+            remedy="Set label.backend to openai and give label.base_url.",
+        )
+    from core import toolchain
+
+    runtime = toolchain.ensure(on_event).identity()
+    return Choice(ref=models.ref(card), identity=f"{identity} on llama.cpp {runtime}", tools={"llama.cpp": runtime})
+
+
+def open_teacher(config: LabelConfig, on_event: OnEvent, beside: Path | None) -> Teacher:
+    """Load the teacher in process or connect to its endpoint; TeacherFailed, ToolMissing."""
+    card = catalogue.model(config.teacher, beside)
+    if config.backend == "openai":
+        from core.label import endpoint
+
+        return endpoint.connect(card, config)
+    from core.label import in_process
+
+    return in_process.load(models.fetch(card, on_event), on_event)

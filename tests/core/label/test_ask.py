@@ -1,0 +1,127 @@
+"""What is asked and what counts as an answer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.config import LabelConfig
+from core.data.record import PromptRow
+from core.label.ask import (
+    Problem,
+    completion_of,
+    first_request,
+    labeled,
+    messages_for,
+    schema_problem,
+    second_request,
+    set_aside,
+)
+from core.label.ledger import Reply
+
+CONFIG = LabelConfig(teacher="qwen3-8b", max_tokens=80)
+SCHEMA = {"type": "object", "properties": {"guests": {"type": "integer"}}, "required": ["guests"]}
+
+
+def _row(**more) -> PromptRow:
+    plain = {"row_id": "r1", "split": "train", "system": "Be brief.", "context": "Cats purr.", "user": "Do cats purr?"}
+    return PromptRow(**{**plain, **more})
+
+
+def _reply(text: str, finish_reason: str = "stop") -> Reply:
+    return Reply(text=text, finish_reason=finish_reason, prompt_tokens=1, completion_tokens=9, latency_ms=1.0)
+
+
+def test_the_teacher_sees_the_hint_and_the_context_before_the_question() -> None:
+    system, user = messages_for(_row())
+    assert (system.role, system.content) == ("system", "Be brief.")
+    assert (user.role, user.content) == ("user", "Documentation:\nCats purr.\n\nDo cats purr?")
+
+
+def test_a_plain_prompt_is_asked_as_it_is() -> None:
+    (user,) = messages_for(_row(system=None, context=None))
+    assert user.content == "Do cats purr?"
+
+
+def test_with_context_distillation_the_student_sees_the_question_only() -> None:
+    row = labeled(_row(), "Yes.", context_distillation=True)
+    assert [(m.role, m.content) for m in row.messages] == [("user", "Do cats purr?"), ("assistant", "Yes.")]
+
+
+def test_without_it_the_student_sees_what_the_teacher_saw() -> None:
+    row = labeled(_row(), "Yes.", context_distillation=False)
+    assert [m.role for m in row.messages] == ["system", "user", "assistant"]
+    assert row.messages[:2] == messages_for(_row())
+
+
+def test_a_row_that_needs_json_carries_its_schema_to_the_teacher() -> None:
+    row = _row(requires_json=True, tool_name="ReserveTable", tool_schema=SCHEMA)
+    request = first_request(row, "t", CONFIG)
+    assert request.answer_schema == SCHEMA
+    assert "ReserveTable" in request.messages[0].content
+    assert first_request(_row(requires_json=True), "t", CONFIG).answer_schema == {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "code"),
+    [
+        ("Half an", "length", "teacher-length"),
+        ("", "stop", "teacher-empty"),
+        ("  \n", "stop", "teacher-empty"),
+        ("<think>long thoughts</think>\n", "stop", "teacher-empty"),
+        ("No.", "content_filter", "teacher-filter"),
+    ],
+)
+def test_a_reply_that_is_no_answer_is_named(text: str, finish_reason: str, code: str) -> None:
+    problem = completion_of(_reply(text, finish_reason), None)
+    assert isinstance(problem, Problem)
+    assert problem.code == code
+    assert set_aside(_row(), problem).remedy
+
+
+def test_thoughts_are_left_out_of_the_completion() -> None:
+    assert completion_of(_reply("<think>Hm.</think>\n\nYes."), None) == "Yes."
+
+
+@pytest.mark.parametrize(
+    "text", ['{"guests": "four"}', "{}", '{"guests": 4', "Sure! Four guests.", "[" * 100_000, '```json\n{"guests": 4}\n```']
+)
+def test_json_that_does_not_fit_its_schema_is_no_answer(text: str) -> None:
+    problem = completion_of(_reply(text), SCHEMA)
+    assert isinstance(problem, Problem)
+    assert problem.code == "teacher-json"
+    assert len(problem.reason) <= 200
+
+
+@given(st.integers())
+def test_json_that_fits_is_kept_as_it_was_written(guests: int) -> None:
+    text = json.dumps({"guests": guests})
+    assert completion_of(_reply(f"\n{text}\n"), SCHEMA) == text
+
+
+def test_a_schema_that_points_outside_is_not_fetched() -> None:
+    problem = completion_of(_reply("{}"), {"$ref": "http://127.0.0.1:9/schema.json"})
+    assert isinstance(problem, Problem)
+    assert "cannot be resolved" in problem.reason
+
+
+def test_a_schema_that_is_none_is_found_before_anything_is_asked() -> None:
+    problem = schema_problem(_row(requires_json=True, tool_schema={"type": "objekt"}))
+    assert problem is not None
+    assert problem.code == "bad-schema"
+    assert set_aside(_row(), problem).field == "tool_schema"
+    assert schema_problem(_row()) is None
+
+
+def test_a_cut_answer_is_asked_for_shorter_and_a_wrong_one_is_shown_its_fault() -> None:
+    first = first_request(_row(), "t", CONFIG)
+    shorter = second_request(first, _reply("Ha", "length"), Problem(code="teacher-length", reason=""))
+    assert shorter.messages[-1].content.endswith("Use at most 20 words.")
+    mended = second_request(first, _reply("{"), Problem(code="teacher-json", reason="not JSON"))
+    assert [m.role for m in mended.messages] == ["system", "user", "assistant", "user"]
+    assert "not JSON" in mended.messages[-1].content
+    assert len({first.key, shorter.key, mended.key}) == 3
+    assert second_request(first, _reply(""), Problem(code="teacher-empty", reason="")) is None

@@ -1,0 +1,330 @@
+"""The label stage against a real HTTP server that misbehaves by a script."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from core.config import LabelConfig
+from core.contract import Stage
+from core.data.record import read_labeled
+from core.errors import BadConfig, DataError, Interrupted, NoRowsLeft, TeacherFailed, ToolMissing
+from core.events import Note, Progress, Resumed, StageReused
+from core.files import read_json_lines
+from core.label.label import label
+from core.label.ledger import open_ledger
+
+FILES = ("train.jsonl", "held_out.jsonl", "unanswered.jsonl")
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+@pytest.fixture
+def config(server) -> LabelConfig:
+    return LabelConfig(
+        teacher="qwen3-8b", backend="openai", base_url=server.base_url, max_tokens=40, attempts=2, timeout_s=5.0
+    )
+
+
+def _files(workspace, artifact) -> dict[str, bytes]:
+    folder = workspace.folder(Stage.LABEL, artifact.artifact_id)
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def _unanswered(workspace, artifact_id: str) -> list[dict]:
+    return list(read_json_lines(workspace.folder(Stage.LABEL, artifact_id) / "unanswered.jsonl"))
+
+
+def _only(workspace) -> str:
+    (folder,) = (workspace.root / "artifacts" / "label").iterdir()
+    return folder.name
+
+
+def test_every_prompt_gets_its_answer_in_the_order_of_the_dataset(
+    workspace, events, server, config, make_dataset, make_rows
+) -> None:
+    artifact = label(make_dataset(workspace, make_rows(16)), config, workspace, events.append)
+    rows = list(read_labeled(workspace.folder(Stage.LABEL, artifact.artifact_id) / "train.jsonl"))
+    assert [row.row_id for row in rows] == [f"r{i:03}" for i in range(16) if i % 4 != 3]
+    assert rows[0].messages[-1].content == "Answer to <Question 000?>."
+    assert (artifact.train_rows, artifact.held_out_rows, artifact.unanswered) == (12, 4, 0)
+    assert (artifact.asked, artifact.reused, artifact.prompt_tokens, artifact.completion_tokens) == (16, 0, 112, 48)
+    assert 1 < server.most_at_once <= config.concurrency
+    last = [event for event in events if isinstance(event, Progress)][-1]
+    assert (last.done, last.total) == (16, 16)
+    assert server.sent[0].body["model"] == "Qwen/Qwen3-8B"
+    assert len({request.key for request in server.sent}) == 16
+
+
+def test_the_second_run_reuses_the_artifact_and_another_dataset_pays_only_for_what_is_new(
+    workspace, events, server, config, make_dataset, make_rows
+) -> None:
+    rows = make_rows(12)
+    first = label(make_dataset(workspace, rows), config, workspace)
+    again = label(make_dataset(workspace, rows), config, workspace, events.append)
+    assert again.artifact_id == first.artifact_id
+    assert any(isinstance(event, StageReused) for event in events)
+    assert len(server.sent) == 12
+    changed = [*rows[:-1], rows[-1].model_copy(update={"user": "Something else?"})]
+    other = label(make_dataset(workspace, changed), config, workspace, events.append)
+    assert (other.asked, other.reused) == (1, 11)
+    assert len(server.sent) == 13
+    assert any(isinstance(event, Resumed) and event.done == 11 for event in events)
+
+
+def test_rows_that_ask_the_same_are_asked_once(workspace, server, config, make_dataset, make_rows) -> None:
+    rows = [row.model_copy(update={"user": "The same?"}) for row in make_rows(8)]
+    artifact = label(make_dataset(workspace, rows), config, workspace)
+    assert len(server.sent) == 1
+    assert artifact.train_rows + artifact.held_out_rows == 8
+
+
+def test_a_completion_of_the_source_is_taken_without_asking(workspace, server, config, make_dataset, make_rows) -> None:
+    artifact = label(make_dataset(workspace, make_rows(8, completion="Given.")), config, workspace)
+    assert server.sent == []
+    assert artifact.train_rows == 6
+    assert b"Given." in _files(workspace, artifact)["held_out.jsonl"]
+
+
+def test_passing_troubles_end_in_the_same_files_as_a_good_day(
+    workspace, server, step, config, make_dataset, make_rows, tmp_path
+) -> None:
+    from core.workspace import open_workspace
+
+    calm = open_workspace(tmp_path / "calm")
+    expected = _files(calm, label(make_dataset(calm, make_rows(12)), config, calm))
+    server.sent.clear()
+    server.script = {
+        "Question 000?": [step(status=429, headers={"Retry-After": "0"})],
+        "Question 001?": [step(status=500)],
+        "Question 002?": [step(drop_after=30)],
+        "Question 003?": [step(body=b'{"id": "1", "choices": [{"index"')],
+        "Question 004?": [step(body=b"<html>busy</html>", content_type="text/html")],
+        "Question 005?": [step(body=b'{"id": "1", "choices": []}')],
+        "Question 006?": [step(status=503, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})],
+    }
+    artifact = label(make_dataset(workspace, make_rows(12)), config, workspace)
+    assert _files(workspace, artifact) == expected
+    assert artifact.asked == len(server.sent) == 19
+
+
+def test_an_endpoint_is_given_the_time_it_asks_for(workspace, server, step, config, make_dataset, make_rows) -> None:
+    server.script = {"Question 000?": [step(status=429, headers={"Retry-After": "1"})]}
+    started = time.perf_counter()
+    label(make_dataset(workspace, make_rows(4)), config, workspace)
+    assert time.perf_counter() - started >= 1.0
+
+
+def test_a_slow_answer_is_given_up_after_the_timeout_and_asked_again(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.script = {"Question 000?": [step(wait_s=1.5)]}
+    quick = config.model_copy(update={"timeout_s": 0.3})
+    assert label(make_dataset(workspace, make_rows(4)), quick, workspace).unanswered == 0
+    assert len(server.sent) == 5
+
+
+def test_an_answer_that_was_cut_is_asked_once_more_for_shorter_then_set_aside(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    cut = step(text="An answer that", finish_reason="length")
+    server.script = {"Question 000?": [cut], "Question 001?": [cut, cut]}
+    artifact = label(make_dataset(workspace, make_rows(12)), config, workspace)
+    (reject,) = _unanswered(workspace, artifact.artifact_id)
+    assert (reject["where"], reject["code"]) == ("r001", "teacher-length")
+    assert artifact.metrics["failed_share"] == pytest.approx(1 / 12)
+    again = label(make_dataset(workspace, make_rows(12)), config.model_copy(update={"concurrency": 1}), workspace)
+    assert again.artifact_id == artifact.artifact_id
+    assert len(server.sent) == 14
+
+
+def test_an_ignored_schema_is_noticed_and_the_fault_is_shown_to_the_teacher(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    rows = make_rows(8, requires_json=True, tool_schema=SCHEMA)
+    server.otherwise = step(text='{"n": 4}')
+    server.script = {
+        "Question 000?": [step(text="Sure, four!")],
+        "Question 001?": [step(text='{"n": "four"}')],
+        "That does not fit": [step(text='{"n": 5}'), step(text="Still four!")],
+    }
+    artifact = label(make_dataset(workspace, rows), config.model_copy(update={"concurrency": 1}), workspace)
+    assert [reject["code"] for reject in _unanswered(workspace, artifact.artifact_id)] == ["teacher-json"]
+    assert server.sent[0].body["response_format"]["json_schema"]["schema"] == SCHEMA
+    assert b'{\\"n\\": 5}' in _files(workspace, artifact)["train.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [(401, None, "TEACHER_KEY"), (404, None, "does not serve"), (429, "insufficient_quota", "quota")],
+)
+def test_what_no_retry_can_mend_is_told_once(
+    workspace, server, step, config, make_dataset, make_rows, monkeypatch, status, code, says
+) -> None:
+    monkeypatch.setenv("TEACHER_KEY", "wrong")
+    server.otherwise = step(status=status, text=code)
+    wrong = config.model_copy(update={"api_key_env": "TEACHER_KEY"})
+    with pytest.raises(TeacherFailed, match=says) as caught:
+        label(make_dataset(workspace, make_rows(40)), wrong, workspace)
+    assert caught.value.exit_status == 6
+    assert len(server.sent) <= config.concurrency
+    assert not (workspace.root / "artifacts" / "label").exists()
+    server.otherwise = step()
+    assert label(make_dataset(workspace, make_rows(40)), wrong, workspace).unanswered == 0
+
+
+def test_a_teacher_that_is_down_is_told_once_and_the_next_run_asks_what_is_missing(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.otherwise = step(status=500)
+    server.script = {f"Question {i:03}?": [step()] for i in range(5)}
+    once = config.model_copy(update={"attempts": 1})
+    with pytest.raises(TeacherFailed, match="in a row"):
+        label(make_dataset(workspace, make_rows(60)), once, workspace)
+    # a good answer that comes late starts the count of eight anew
+    assert len(server.sent) <= 5 + 2 * 8 + config.concurrency
+    server.otherwise = step()
+    before = len(server.sent)
+    artifact = label(make_dataset(workspace, make_rows(60)), once, workspace)
+    assert artifact.reused == 5
+    assert len(server.sent) - before == 55
+
+
+def test_too_many_unanswered_rows_are_published_refused_and_asked_again(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.script = {f"Question {i:03}?": [step(status=500)] for i in range(3)}
+    once = config.model_copy(update={"attempts": 1})
+    with pytest.raises(TeacherFailed, match=r"3 of 12 rows got no answer: 25% > 20%, label.max_failed_share"):
+        label(make_dataset(workspace, make_rows(12)), once, workspace)
+    assert len(_unanswered(workspace, _only(workspace))) == 3
+    artifact = label(make_dataset(workspace, make_rows(12)), once, workspace)
+    assert (artifact.unanswered, artifact.reused, artifact.asked) == (0, 9, 3)
+    assert artifact.verdict.passed
+
+
+def test_rows_with_broken_schemas_are_the_data_s_fault(workspace, server, config, make_dataset, make_rows) -> None:
+    with pytest.raises(DataError, match="bad-schema"):
+        label(make_dataset(workspace, make_rows(8, requires_json=True, tool_schema={"type": 7})), config, workspace)
+    assert server.sent == []
+
+
+def test_a_split_without_a_row_is_refused(workspace, config, make_dataset, make_rows) -> None:
+    rows = [row for row in make_rows(8) if row.split == "train"]
+    with pytest.raises(NoRowsLeft, match="0 held out < 1"):
+        label(make_dataset(workspace, rows), config, workspace)
+
+
+def test_a_configuration_that_cannot_ask_is_refused_before_anything_happens(
+    workspace, config, make_dataset, make_rows
+) -> None:
+    dataset = make_dataset(workspace, make_rows(8))
+    with pytest.raises(BadConfig, match="base_url"):
+        label(dataset, config.model_copy(update={"base_url": None}), workspace)
+    with pytest.raises(BadConfig, match="behind an endpoint"):
+        label(dataset, config.model_copy(update={"backend": "llama-cpp"}), workspace)
+    with pytest.raises(ToolMissing, match="NOT_SET_ANYWHERE"):
+        label(dataset, config.model_copy(update={"api_key_env": "NOT_SET_ANYWHERE"}), workspace)
+
+
+def test_an_interrupt_ends_soon_and_leaves_the_ledger_true(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    dataset = make_dataset(workspace, make_rows(12))
+    server.script = {f"Question {i:03}?": [step()] for i in range(4)}
+    server.otherwise = step(wait_s=20.0)
+    patient = config.model_copy(update={"timeout_s": 60.0})
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted("stopped", remedy="Run again.")
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        started = time.perf_counter()
+        with pytest.raises(Interrupted):
+            label(dataset, patient, workspace)
+        assert time.perf_counter() - started < 8
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with open_ledger(workspace.ledger("label")) as ledger:
+        assert ledger.counts()["answered"] == 4
+    server.otherwise = step()
+    assert label(dataset, patient, workspace).reused == 4
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from core.config import LabelConfig
+from core.events import ignore
+from core.label.label import label
+from core.nouns import Dataset
+from core.contract import Stage
+from core.workspace import open_workspace, read_manifest
+root, artifact_id, base_url = sys.argv[1:]
+workspace = open_workspace(Path(root))
+dataset = read_manifest(workspace, Stage.DATA, artifact_id, Dataset)
+config = LabelConfig(teacher="qwen3-8b", backend="openai", base_url=base_url, max_tokens=40, concurrency=4)
+label(dataset, config, workspace, lambda event: print(event.model_dump_json(), flush=True))
+"""
+
+
+@pytest.mark.parametrize("killed_at", [9, 34])
+def test_a_killed_labelling_sends_again_at_most_what_was_in_flight(
+    workspace, server, step, make_dataset, make_rows, tmp_path, killed_at
+) -> None:
+    from core.workspace import open_workspace
+
+    server.otherwise = step(wait_s=0.03)
+    dataset = make_dataset(workspace, make_rows(48))
+    argv = [sys.executable, "-c", CHILD, str(workspace.root), dataset.artifact_id, server.base_url]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as child:
+        while len(server.sent) < killed_at:
+            assert child.poll() is None
+            time.sleep(0.005)
+        child.kill()
+    assert not (workspace.root / "artifacts" / "label").exists()
+    told = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    assert '"resumed"' in told
+    again = [key for key, count in Counter(request.key for request in server.sent).items() if count > 1]
+    assert len(again) <= 4
+    calm = open_workspace(tmp_path / "calm")
+    undisturbed = label(
+        make_dataset(calm, make_rows(48)),
+        LabelConfig(teacher="qwen3-8b", backend="openai", base_url=server.base_url, max_tokens=40, concurrency=1),
+        calm,
+    )
+    assert _only(workspace) == undisturbed.artifact_id
+    assert _files(workspace, undisturbed) == _files(calm, undisturbed)
+
+
+def test_requests_that_were_in_flight_at_a_kill_are_told(
+    workspace, events, server, config, make_dataset, make_rows
+) -> None:
+    from core.label.ask import first_request
+
+    rows = make_rows(8)
+    with open_ledger(workspace.ledger("label")) as ledger:
+        ledger.begin(first_request(rows[0], "endpoint:Qwen/Qwen3-8B", config))
+    label(make_dataset(workspace, rows), config, workspace, events.append)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert notes == ["1 requests were under way when an earlier process ended; they are sent again"]
+
+
+def test_a_retry_after_header_is_read_as_seconds_or_a_date() -> None:
+    from datetime import UTC, datetime
+
+    from core.label.endpoint import retry_after_s
+
+    now = datetime(2015, 10, 21, 7, 27, 30, tzinfo=UTC)
+    assert retry_after_s("2.5", now) == 2.5
+    assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT", now) == 30.0
+    assert retry_after_s("Wed, 21 Oct 2015 07:00:00 GMT", now) == 0.0
+    assert [retry_after_s(header, now) for header in (None, "", "soon", "inf", "nan")] == [None] * 5
