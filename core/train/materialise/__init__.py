@@ -1,0 +1,1 @@
+"""Turning a GGUF file into a Hugging Face folder; the client is core/train/student.py."""

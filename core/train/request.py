@@ -1,0 +1,32 @@
+"""What the train stage and its worker tell each other."""
+
+from __future__ import annotations
+
+from core.config import TrainConfig
+from core.contract import Contract
+
+
+class TrainRequest(Contract):
+    """One training. `train` and `held_out` are files of TokenisedRow; `resume_from` is a verified checkpoint."""
+
+    student_folder: str
+    student_name: str
+    train: str
+    held_out: str
+    adapter: str
+    steps: str
+    checkpoints: str
+    resume_from: str | None
+    config: TrainConfig
+    versions: dict[str, str]
+
+
+class TrainResult(Contract):
+    """Losses in nats per completion token."""
+
+    base_held_out_loss: float
+    held_out_loss: float
+    steps: int
+    trainable_parameters: int
+    trained_tokens: int
+    device: str

@@ -1,0 +1,63 @@
+"""Folders whose manifest is written last and checked before use: checkpoints, materialised students."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from core.contract import Contract, FileRef
+from core.errors import ArtifactMissing, FileTampered, ManifestBroken
+from core.files import confine, sha256_of, sync_folder, write_atomic
+from core.workspace import MANIFEST, describe_files
+
+_REMEDY = "Run the same command again: the folder is set aside and made anew."
+
+
+class Sealed(Contract):
+    """The manifest of a sealed folder; `about` says what wrote it."""
+
+    files: tuple[FileRef, ...]
+    about: dict[str, str]
+
+
+def seal(folder: Path, about: dict[str, str]) -> Sealed:
+    """Make a folder's files durable, then write the manifest; without it the folder counts as unfinished."""
+    manifest = Sealed(files=describe_files(folder, frozenset()), about=about)
+    for ref in manifest.files:
+        _sync(folder / ref.path)
+    write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+    sync_folder(folder)
+    return manifest
+
+
+def check(folder: Path) -> Sealed:
+    """Verify every file by size and hash; ArtifactMissing, ManifestBroken or FileTampered says what is wrong."""
+    manifest = _read(folder / MANIFEST)
+    for ref in manifest.files:
+        path = confine(folder, ref.path)
+        if not path.is_file():
+            raise FileTampered(f"{path} is missing", remedy=_REMEDY)
+        if (size := path.stat().st_size) != ref.bytes:
+            raise FileTampered(f"{path} has {size} bytes, its manifest says {ref.bytes}", remedy=_REMEDY)
+        if (digest := sha256_of(path)) != ref.sha256:
+            raise FileTampered(f"{path} has sha256 {digest[:12]}, its manifest says {ref.sha256[:12]}", remedy=_REMEDY)
+    return manifest
+
+
+def _read(path: Path) -> Sealed:
+    try:
+        return Sealed.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ArtifactMissing(f"{path} is missing: the folder was never finished", remedy=_REMEDY) from error
+    except ValidationError as error:
+        raise ManifestBroken(f"{path}: {error.errors()[0]['msg']}", remedy=_REMEDY) from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,161 @@
+"""The train stage: tokenise the labelled rows, call the worker, resume from a verified checkpoint, judge the gain."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from core import catalogue, models
+from core.catalogue import ModelCard
+from core.config import TrainConfig
+from core.contract import Limit, Stage
+from core.data.record import TokenisedRow, read_labeled
+from core.data.tokens import tokenise
+from core.errors import ToolMissing
+from core.events import Note, OnEvent, Resumed, ignore
+from core.files import read_json_lines, write_atomic, write_json_lines
+from core.nouns import Adapter, LabeledDataset, ModelRef, refs
+from core.stage import Facts, Order, produce
+from core.train import checkpoints, student
+from core.train.checkpoints import Broken
+from core.train.request import TrainRequest, TrainResult
+from core.worker_process import call
+from core.workspace import Workspace
+
+VERSION = 1
+_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
+_DECISIONS = "decisions.jsonl"
+
+
+def train(
+    labeled: LabeledDataset,
+    config: TrainConfig,
+    workspace: Workspace,
+    on_event: OnEvent = ignore,
+    beside: Path | None = None,
+) -> Adapter:
+    """Train a LoRA adapter on the labelled rows; the gate asks that the held-out loss falls by more than `min_gain`.
+
+    A killed training goes on from its newest verified checkpoint and ends with the same bytes on the same CPU threads.
+    TrainingDiverged names the step whose loss or gradient was no number; DataError a row that cannot be learned.
+    """
+    card = catalogue.model(config.student, beside)
+    order = Order(
+        noun=Adapter,
+        stage=Stage.TRAIN,
+        version=VERSION,
+        config=config,
+        parents=refs(labeled),
+        inputs=(models.identity(card), f"materialised-{student.MATERIALISE_VERSION}"),
+        tools=_versions(),
+        limits=(Limit(metric="gain", op=">", value=config.min_gain),),
+        keeps_progress=True,
+    )
+
+    def work(content: Path) -> Facts:
+        source = workspace.folder(Stage.LABEL, labeled.artifact_id)
+        return _work(content, source, card, config, on_event, quarantine=workspace.root / "quarantine")
+
+    return produce(order, workspace, on_event, work)
+
+
+def _work(
+    content: Path, source: Path, card: ModelCard, config: TrainConfig, on_event: OnEvent, *, quarantine: Path
+) -> Facts:
+    staged = content.parent
+    folder = student.folder(card, on_event)
+    train_file, held_out_file = _token_files(staged, source, folder, config.max_length, on_event)
+    decisions = _Decisions(content / _DECISIONS)
+    resume_from = _resume_point(staged / "checkpoints", quarantine, decisions, on_event)
+    request = TrainRequest(
+        student_folder=str(folder),
+        student_name=card.name,
+        train=str(train_file),
+        held_out=str(held_out_file),
+        adapter=str(content / "adapter"),
+        steps=str(content / "steps.jsonl"),
+        checkpoints=str(staged / "checkpoints"),
+        resume_from=str(resume_from) if resume_from else None,
+        config=config,
+        versions=_versions(),
+    )
+    result = call("core.train.worker", request, TrainResult, staged / "worker", on_event, timeout_s=config.timeout_s)
+    decisions.add({"decision": "finished", "step": result.steps, "device": result.device})
+    return _facts(result, models.ref(card), decisions)
+
+
+def _facts(result: TrainResult, ref: ModelRef, decisions: _Decisions) -> Facts:
+    resumed = tuple(record["step"] for record in decisions.records if record["decision"] == "resumed")
+    return Facts(
+        own={
+            "student": ref,
+            "resumed_from_steps": resumed,
+            **result.model_dump(exclude={"device"}),
+        },
+        metrics={
+            "base_held_out_loss": result.base_held_out_loss,
+            "held_out_loss": result.held_out_loss,
+            "gain": result.base_held_out_loss - result.held_out_loss,
+        },
+        without_meaning=frozenset({_DECISIONS}),
+    )
+
+
+def _token_files(
+    staged: Path, source: Path, tokenizer_folder: Path, max_length: int, on_event: OnEvent
+) -> tuple[Path, Path]:
+    rows = [row for name in ("train.jsonl", "held_out.jsonl") for row in read_labeled(source / name)]
+    tokens = tokenise(rows, tokenizer_folder, max_length, staged / "tokens", on_event)
+    pairs = list(zip(rows, tokens, strict=True))
+    train_file, held_out_file = staged / "tokens" / "train.jsonl", staged / "tokens" / "held_out.jsonl"
+    _write(train_file, [token for row, token in pairs if row.split == "train"])
+    _write(held_out_file, [token for row, token in pairs if row.split == "held_out"])
+    return train_file, held_out_file
+
+
+def _write(path: Path, rows: list[TokenisedRow]) -> None:
+    write_json_lines(path, (row.model_dump(mode="json") for row in rows))
+
+
+def _resume_point(folder: Path, quarantine: Path, decisions: _Decisions, on_event: OnEvent) -> Path | None:
+    newest, broken = checkpoints.newest_verified(folder, quarantine)
+    for one in broken:
+        _tell_broken(one, decisions, on_event)
+    if newest is None:
+        return None
+    step = checkpoints.step_of(newest)
+    decisions.add({"decision": "resumed", "step": step})
+    on_event(Resumed(stage=Stage.TRAIN, done=step, unit="steps"))
+    return newest
+
+
+def _tell_broken(one: Broken, decisions: _Decisions, on_event: OnEvent) -> None:
+    decisions.add(
+        {"decision": "checkpoint-set-aside", "step": one.step, "reason": one.reason, "moved_to": one.moved_to.name}
+    )
+    text = f"checkpoint of step {one.step} set aside as {one.moved_to}: {one.reason}"
+    on_event(Note(stage=Stage.TRAIN, text=text, level="warning"))
+
+
+class _Decisions:
+    """What was decided about this training, over all the processes that worked on it; rewritten whole at each addition."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.records: list[dict[str, Any]] = list(read_json_lines(path)) if path.exists() else []
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+        write_atomic(self._path, "".join(json.dumps(one) + "\n" for one in self.records).encode())
+
+
+def _versions() -> dict[str, str]:
+    try:
+        return {name: version(name) for name in _PACKAGES}
+    except PackageNotFoundError as error:
+        raise ToolMissing(
+            f"the package {error.name} is not installed, training needs it",
+            remedy="Install the extra: pip install edgekiln[train]",
+        ) from error

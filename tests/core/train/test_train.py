@@ -1,0 +1,208 @@
+"""The train stage on a tiny real Llama in 4 bit: exact resume after kill -9, broken checkpoints, divergence, the gate."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from core.contract import Stage
+from core.errors import TrainingDiverged
+from core.nouns import Adapter
+from core.workspace import Workspace, open_workspace, verify
+
+DRIVER = Path(__file__).parent / "drive.py"
+REPOSITORY = Path(__file__).parents[3]
+_spec = importlib.util.spec_from_file_location("drive", DRIVER)
+drive = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(drive)
+
+CONFIG = {
+    "student": "tiny",
+    "device": "cpu",
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 2,
+    "num_train_epochs": 2,
+    "learning_rate": 5e-3,
+    "lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1},
+    "checkpoint_steps": 8,
+    "seed": 11,
+}
+STEPS = 40  # 40 rows, two epochs, two rows a step
+
+
+@dataclass
+class Case:
+    folder: Path
+    student: Path
+    config: dict = field(default_factory=lambda: dict(CONFIG))
+
+    @property
+    def workspace(self) -> Workspace:
+        return open_workspace(self.folder / "workspace")
+
+    @property
+    def staged(self) -> Path:
+        (found,) = (self.folder / "workspace" / "staging").glob("train-*")
+        return found
+
+    def asked(self) -> dict:
+        beside = self.folder / "profile"
+        (beside / "models").mkdir(parents=True, exist_ok=True)
+        card = {
+            "roles": ["student"],
+            "source": {"kind": "local", "path": str(self.student)},
+            "parameters": 100_000,
+            "hidden_size": 64,
+            "licence": "MIT",
+            "chat_template": "chatml",
+            "memory_mib": 1,
+        }
+        (beside / "models" / "tiny.yaml").write_text(json.dumps(card), encoding="utf-8")
+        return {
+            "workspace": str(self.folder / "workspace"),
+            "events": str(self.folder / "events.jsonl"),
+            "beside": str(beside),
+            "rows": 40,
+            "config": self.config,
+        }
+
+    def finish(self) -> Adapter:
+        return drive.run(self.asked())
+
+    def kill(self, after: int) -> None:
+        path = self.folder / "case.json"
+        path.write_text(json.dumps({**self.asked(), "kill_after": after}), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run([sys.executable, str(DRIVER), str(path)], capture_output=True, check=False, env=environment)
+        assert done.returncode == -9, done.stderr.decode()
+
+    def events(self, kind: str) -> list[dict]:
+        lines = (self.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+    def content(self, adapter: Adapter) -> Path:
+        return self.workspace.folder(Stage.TRAIN, adapter.artifact_id)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_student, tmp_path_factory) -> tuple[Case, Adapter]:
+    case = Case(tmp_path_factory.mktemp("undisturbed"), tiny_student)
+    return case, case.finish()
+
+
+@pytest.fixture
+def case(tiny_student, tmp_path) -> Case:
+    return Case(tmp_path, tiny_student)
+
+
+def steps_of(case: Case, adapter: Adapter) -> list[dict]:
+    return [json.loads(line) for line in (case.content(adapter) / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_training_lowers_the_held_out_loss_and_publishes_what_it_measured(undisturbed):
+    case, adapter = undisturbed
+    verify(case.workspace, adapter)
+    assert adapter.verdict.passed
+    assert adapter.held_out_loss < adapter.base_held_out_loss
+    assert adapter.metrics["gain"] == adapter.base_held_out_loss - adapter.held_out_loss
+    assert adapter.resumed_from_steps == ()
+    assert adapter.tools["trl"]
+    records = steps_of(case, adapter)
+    assert (
+        [record["step"] for record in records]
+        == list(range(1, STEPS + 1))
+        == [e["step"] for e in case.events("train-step")]
+    )
+    assert sum(record["trained_tokens"] for record in records) == adapter.trained_tokens > 0
+    assert {ref.path for ref in adapter.files} == {
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "decisions.jsonl",
+        "steps.jsonl",
+    }
+    config = json.loads((case.content(adapter) / "adapter/adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == "tiny"
+    assert str(case.folder) not in json.dumps(config)
+    assert [event["step"] for event in case.events("checkpoint-saved")] == [8, 16, 24, 32, 40]
+
+
+@pytest.fixture(scope="module")
+def killed(tiny_student, tmp_path_factory) -> Case:
+    """A training that was ended by kill -9 at two seeded points."""
+    case, seeded = Case(tmp_path_factory.mktemp("killed"), tiny_student), random.Random(20)
+    case.kill(after=seeded.randrange(9, 15))
+    case.kill(after=seeded.randrange(17, 31))
+    return case
+
+
+def copy_of(case: Case, folder: Path) -> Case:
+    shutil.copytree(case.folder, folder, dirs_exist_ok=True)
+    return Case(folder, case.student)
+
+
+def decisions_of(content: Path, kind: str) -> list[dict]:
+    records = map(json.loads, (content / "decisions.jsonl").read_text(encoding="utf-8").splitlines())
+    return [record for record in records if record["decision"] == kind]
+
+
+def test_kill_9_at_two_points_ends_with_the_same_losses_and_the_same_bytes(undisturbed, killed, tmp_path):
+    case = copy_of(killed, tmp_path)
+    adapter = case.finish()
+    first, second = adapter.resumed_from_steps
+    assert 8 <= first <= second < STEPS
+    whole, expected = undisturbed
+    assert steps_of(case, adapter) == steps_of(whole, expected)
+    assert adapter.held_out_loss == expected.held_out_loss
+    assert adapter.base_held_out_loss == expected.base_held_out_loss
+    assert adapter.content_digest == expected.content_digest
+    assert adapter.trained_tokens == expected.trained_tokens
+
+
+def test_a_broken_checkpoint_is_set_aside_and_the_one_before_is_taken(undisturbed, killed, tmp_path):
+    case = copy_of(killed, tmp_path)
+    before, newest = sorted((case.staged / "checkpoints").glob("step-*"))
+    flipped = bytearray((newest / "optimizer.pt").read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (newest / "optimizer.pt").write_bytes(flipped)
+    adapter = case.finish()
+    assert adapter.resumed_from_steps[-1] == int(before.name.removeprefix("step-"))
+    (decision,) = decisions_of(case.content(adapter), "checkpoint-set-aside")
+    assert "optimizer.pt has sha256" in decision["reason"]
+    assert [path.name for path in (case.workspace.root / "quarantine").iterdir()] == [decision["moved_to"]]
+    assert any("set aside" in event["text"] for event in case.events("note"))
+    assert adapter.content_digest == undisturbed[1].content_digest
+
+
+def test_a_loss_that_is_no_number_ends_with_an_error_that_names_the_step(case, tmp_path):
+    case.student = poisoned(case.student, tmp_path)
+    with pytest.raises(TrainingDiverged, match="of step 1 is nan"):
+        case.finish()
+    assert not list((case.workspace.root / "artifacts").glob("train/*"))
+
+
+def poisoned(student: Path, tmp_path: Path) -> Path:
+    """Return the student with one weight that is NaN in bf16 (0x7fc0)."""
+    folder = shutil.copytree(student, tmp_path / "poisoned")
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-2:] = b"\xc0\x7f"
+    (folder / "model.safetensors").write_bytes(data)
+    return folder
+
+
+def test_a_student_that_did_not_gain_fails_its_gate_and_the_limit_is_operational(undisturbed):
+    case, adapter = undisturbed
+    asked = Case(case.folder, case.student, {**CONFIG, "min_gain": 50.0})
+    judged = asked.finish()
+    assert judged.artifact_id == adapter.artifact_id
+    assert not judged.verdict.passed
+    assert judged.verdict.failures[0].limit.metric == "gain"
+    assert len(case.events("train-step")) == STEPS
