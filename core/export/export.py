@@ -1,0 +1,180 @@
+"""The export stage: merge, convert, quantise, and let every file prove that it is the model that was trained."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from core import catalogue, models
+from core import toolchain as llama_cpp
+from core.catalogue import ModelCard
+from core.config import ExportConfig, TrainConfig
+from core.contract import Limit, Stage, judge
+from core.data.record import TokenisedRow, read_labeled
+from core.data.tokens import tokenise
+from core.errors import BadConfig, GateRefused, ToolMissing
+from core.events import Note, OnEvent, ignore
+from core.export.convert import convert, quantise
+from core.export.gate import REQUIRED_METRIC, Gate, Judged, figures, required_increase, worth_redoing
+from core.export.merge import MergeRequest, MergeResult, merge, reference_texts
+from core.lineage import parent
+from core.nouns import Adapter, GgufModel, LabeledDataset
+from core.stage import Facts, Order, produce
+from core.toolchain import Toolchain
+from core.train import student
+from core.workspace import Workspace
+
+EXPORT_VERSION = 1
+_PACKAGES = ("torch", "transformers", "peft", "gguf")
+
+
+def export(
+    adapter: Adapter,
+    config: ExportConfig,
+    workspace: Workspace,
+    on_event: OnEvent = ignore,
+    beside: Path | None = None,
+) -> GgufModel:
+    """Publish the adapter's student as GGUF files, each measured against the merged model.
+
+    A file that fails the gate is listed under `rejected` and not kept. BadConfig before any work; GateRefused, after
+    publishing, when none of `export.required` is left.
+    """
+    _check(config)
+    card = _student_card(adapter, beside)
+    toolchain = llama_cpp.ensure(on_event)
+    order = Order(
+        noun=GgufModel,
+        stage=Stage.EXPORT,
+        version=EXPORT_VERSION,
+        config=config,
+        parents=(adapter.as_parent(),),
+        inputs=(adapter.student.identity,),
+        tools={"llama.cpp": toolchain.identity(), **_versions()},
+        limits=(Limit(metric=REQUIRED_METRIC, op="<=", value=config.max_loss_increase),),
+    )
+
+    def work(content: Path) -> Facts:
+        return _Export(adapter, config, card, toolchain, workspace, on_event).make(content)
+
+    model = produce(order, workspace, on_event, work)
+    if worth_redoing(model, config):
+        on_event(Note(stage=Stage.EXPORT, text="a file rejected earlier meets today's limit: exporting again"))
+        model = produce(order, replace(workspace, force=workspace.force | {Stage.EXPORT}), on_event, work)
+    return _judged(model, order.limits, config)
+
+
+def _check(config: ExportConfig) -> None:
+    missing = [kind for kind in config.required if kind not in config.quantisations]
+    if missing or not config.required:
+        raise BadConfig(
+            f"export.required={list(config.required)!r} is no part of export.quantisations={list(config.quantisations)!r}",
+            remedy="Require at least one type that is made.",
+        )
+
+
+def _student_card(adapter: Adapter, beside: Path | None) -> ModelCard:
+    card = catalogue.model(adapter.student.name, beside)
+    if (identity := models.identity(card)) != adapter.student.identity:
+        raise BadConfig(
+            f"model {card.name!r} is {identity} today, the adapter was trained on {adapter.student.identity}",
+            remedy="Put the model card back as it was, or train again.",
+        )
+    return card
+
+
+def _versions() -> dict[str, str]:
+    try:
+        return {package: version(package) for package in _PACKAGES}
+    except PackageNotFoundError as error:
+        raise ToolMissing(
+            f"the package {error.name} is not installed", remedy="Install the extra: pip install 'edgekiln[train]'"
+        ) from error
+
+
+def _judged(model: GgufModel, limits: tuple[Limit, ...], config: ExportConfig) -> GgufModel:
+    """Judge by today's `required`, which the metrics of a reused artifact may not know; GateRefused when none is left."""
+    metrics = required_increase(model.metrics, [q.type for q in model.quantisations], config)
+    verdict = judge(limits, metrics)
+    if not verdict.passed:
+        reasons = "; ".join(f"{r.quantisation.type}: {', '.join(r.reasons)}" for r in model.rejected)
+        measured = verdict.failures[0].measured
+        raise GateRefused(
+            f"none of export.required={list(config.required)} is good enough: {reasons or f'loss increase {measured}'}, "
+            f"export.max_loss_increase {config.max_loss_increase:g}; see export {model.artifact_id}",
+            remedy="Require a finer type (Q8_0), train longer, or raise export.max_loss_increase if that loss is acceptable.",
+        )
+    return model.model_copy(update={"verdict": verdict})
+
+
+@dataclass(frozen=True)
+class _Export:
+    """One export under work: what every step needs."""
+
+    adapter: Adapter
+    config: ExportConfig
+    card: ModelCard
+    toolchain: Toolchain
+    workspace: Workspace
+    on_event: OnEvent
+
+    def make(self, content: Path) -> Facts:
+        """Fill the content folder; scratch lies beside it and goes with the staging folder."""
+        scratch = content.parent
+        reference, rows = self._merge(scratch)
+        gate = Gate(reference, rows, self.config, self.toolchain, self.on_event)
+        f32 = scratch / "model-F32.gguf"
+        convert(scratch / "merged", f32, self.card.name, self.toolchain, self.on_event, timeout_s=self.config.timeout_s)
+        shutil.rmtree(scratch / "merged")  # from here on the F32 file stands for it
+        judged = [self._one(kind, content, f32, gate) for kind in sorted(self._types(), key=lambda kind: kind == "F32")]
+        judged.sort(key=lambda file: self._types().index(file.type))
+        return _facts(judged, reference, self.adapter, self.config)
+
+    def _types(self) -> list[str]:
+        return list(dict.fromkeys(self.config.quantisations))
+
+    def _merge(self, scratch: Path) -> tuple[MergeResult, tuple[TokenisedRow, ...]]:
+        labeled = parent(self.workspace, self.adapter, LabeledDataset)
+        held_out = list(read_labeled(self.workspace.folder(Stage.LABEL, labeled.artifact_id) / "held_out.jsonl"))
+        base = student.folder(self.card, self.on_event)
+        max_length = TrainConfig.model_validate(self.adapter.config).max_length
+        rows = tuple(tokenise(held_out, base, max_length, scratch / "tokens", self.on_event))
+        request = MergeRequest(
+            base=str(base),
+            adapter=str(self.workspace.folder(Stage.TRAIN, self.adapter.artifact_id) / "adapter"),
+            target=str(scratch / "merged"),
+            rows=rows,
+            texts=reference_texts([message.content for row in held_out for message in row.messages]),
+        )
+        return merge(request, scratch / "merge", self.on_event, timeout_s=self.config.timeout_s), rows
+
+    def _one(self, kind: str, content: Path, f32: Path, gate: Gate) -> Judged:
+        """Make and judge one file; F32 comes last and takes the scratch file itself."""
+        target = content / f"{self.card.name}-{kind}.gguf"
+        if kind == "F32":
+            f32.rename(target)
+        else:
+            made = content.parent / target.name
+            quantise(f32, made, kind, self.toolchain, self.on_event, timeout_s=self.config.timeout_s)
+            made.rename(target)
+        judged = gate.examine(target, kind, content.parent / f"trial-{kind}")
+        if judged.reasons:
+            target.unlink()
+        return judged
+
+
+def _facts(judged: list[Judged], reference: MergeResult, adapter: Adapter, config: ExportConfig) -> Facts:
+    metrics: Mapping[str, float] = {"reference_held_out_loss": reference.held_out_loss, **figures(judged, reference)}
+    kept = [file.accepted() for file in judged if not file.reasons]
+    return Facts(
+        own={
+            "student": adapter.student,
+            "reference_held_out_loss": reference.held_out_loss,
+            "quantisations": tuple(kept),
+            "rejected": tuple(file.rejected() for file in judged if file.reasons),
+        },
+        metrics=required_increase(metrics, [file.type for file in kept], config),
+    )

@@ -1,0 +1,126 @@
+"""Reads a GGUF file: real bits per weight, tensors that fell back, architecture, tokenizer. Needs the `gguf` package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from core.contract import Contract
+from core.errors import GateRefused
+
+# the tensor types llama-quantize mixes on purpose under each name (src/llama-quant.cpp); any other one is a fallback
+NOMINAL: dict[str, frozenset[str]] = {
+    "F32": frozenset({"F32"}),
+    "BF16": frozenset({"BF16"}),
+    "Q8_0": frozenset({"Q8_0"}),
+    "Q6_K": frozenset({"Q6_K"}),
+    "Q5_K_M": frozenset({"Q5_K", "Q6_K"}),
+    "Q4_K_M": frozenset({"Q4_K", "Q5_K", "Q6_K"}),
+    "Q4_0": frozenset({"Q4_0", "Q4_1"}),
+}
+
+
+class GgufFacts(Contract):
+    """What a GGUF file says about itself; `bits_per_weight` counts tensor data only, `merges` is None without a list."""
+
+    architecture: str
+    tensors: int
+    parameters: int
+    bits_per_weight: float
+    tensor_types: dict[str, int]
+    fallback_tensors: int
+    tokenizer_model: str | None
+    tokenizer_pre: str | None
+    vocabulary: int
+    merges: int | None
+    has_chat_template: bool
+
+
+def read_gguf(path: Path, nominal: str) -> GgufFacts:
+    """Read a GGUF file that should be of a type such as Q4_K_M; GateRefused when it is not a whole GGUF file."""
+    try:
+        return _facts(_open(path), NOMINAL[nominal])
+    except (ValueError, IndexError, TypeError, ArithmeticError, OSError) as error:
+        raise _broken(path, str(error)) from error
+    except KeyError as error:
+        raise _broken(path, f"key {error.args[0]} is missing or doubled") from error
+
+
+def structure_problems(facts: GgufFacts, *, wants_chat_template: bool) -> list[str]:
+    """Return what is missing in a file that can be read but not used as its source."""
+    problems = []
+    if facts.tokenizer_model is None or not facts.vocabulary:
+        problems.append("it has no tokenizer (tokenizer.ggml.model, tokenizer.ggml.tokens)")
+    if facts.tokenizer_model == "gpt2" and not facts.merges:
+        problems.append("its tokenizer has no merges (tokenizer.ggml.merges): the tokenizer was saved wrongly")
+    if wants_chat_template and not facts.has_chat_template:
+        problems.append("it has no chat template (tokenizer.chat_template), the source has one")
+    return problems
+
+
+def _open(path: Path) -> Any:
+    """Open a file with the package's reader, kept inside the file: by itself it loops over a broken count past the end."""
+    import numpy as np
+    from gguf import GGUFReader
+
+    class Bounded(GGUFReader):  # type: ignore[misc]  # gguf has no types mypy may follow here
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+            end = int(offset) + np.dtype(dtype).itemsize * int(count)
+            if end > self.data.size:
+                raise ValueError(f"it ends at byte {self.data.size}, its header names byte {end}")
+            return super()._get(int(offset), dtype, count, override_order)
+
+    with np.errstate(all="raise"):
+        return Bounded(path)
+
+
+def _facts(reader: Any, nominal: frozenset[str]) -> GgufFacts:
+    tensors = [
+        (str(t.name), str(t.tensor_type.name), int(t.n_elements), int(t.n_bytes), len(t.shape)) for t in reader.tensors
+    ]
+    parameters = sum(elements for _, _, elements, _, _ in tensors)
+    if not parameters:
+        raise ValueError("it holds no tensors")
+    return GgufFacts(
+        architecture=str(_value(reader, "general.architecture")),
+        tensors=len(tensors),
+        parameters=parameters,
+        bits_per_weight=8 * sum(size for _, _, _, size, _ in tensors) / parameters,
+        tensor_types=_count(kind for _, kind, _, _, _ in tensors),
+        fallback_tensors=sum(_fell_back(name, kind, dims, nominal) for name, kind, _, _, dims in tensors),
+        tokenizer_model=_value(reader, "tokenizer.ggml.model"),
+        tokenizer_pre=_value(reader, "tokenizer.ggml.pre"),
+        vocabulary=_length(reader, "tokenizer.ggml.tokens") or 0,
+        merges=_length(reader, "tokenizer.ggml.merges"),
+        has_chat_template=bool(_value(reader, "tokenizer.chat_template")),
+    )
+
+
+def _fell_back(name: str, kind: str, dims: int, nominal: frozenset[str]) -> bool:
+    """Count block matrices only: norms stay F32, and the type of the embedding and output matrix is chosen on its own."""
+    return name.startswith("blk.") and dims > 1 and kind not in nominal
+
+
+def _count(kinds: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for kind in kinds:
+        counts[kind] = counts.get(kind, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _value(reader: Any, key: str) -> str | None:
+    field = reader.get_field(key)
+    return None if field is None else str(field.contents())
+
+
+def _length(reader: Any, key: str) -> int | None:
+    field = reader.get_field(key)
+    return None if field is None else len(field.data)
+
+
+def _broken(path: Path, why: str) -> GateRefused:
+    return GateRefused(
+        f"{path.name} is not a whole GGUF file: {why}",
+        remedy="Export again; if it happens again, look at the disk and at the log of the converter.",
+    )
