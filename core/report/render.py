@@ -1,0 +1,154 @@
+"""The one renderer: a table as text, JSON, CSV, Markdown or an HTML fragment. Pages are in page.py."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import unicodedata
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from core.report.table import Cell, Column, Table
+from core.report.templating import fill
+
+Format = Literal["text", "json", "csv", "markdown", "html"]
+
+DEFAULT_WIDTH = 120
+UNKNOWN = "unknown"
+_UNBROKEN_CHARS = 14  # shorter words are not broken over two lines where the width allows it
+_ONE_LINE_CHARS = 20  # columns up to this width get it before longer text is widened: ids, names and times stay readable
+_GAP_CHARS = 2
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
+"""A spreadsheet takes text that begins so for a formula; the quote is guarded too, so that the guard can be undone."""
+
+
+def render(table: Table, format: Format, *, width: int = DEFAULT_WIDTH) -> str:  # noqa: A002 - the word users type
+    """Return a table in a format; `width` is in characters and counts for text only."""
+    if format == "text":
+        return _text(table, width)
+    if format == "json":
+        return json.dumps(as_document(table), ensure_ascii=False, indent=1)
+    if format == "csv":
+        return _csv(table)
+    return _markdown(table) if format == "markdown" else _html(table)
+
+
+def as_document(table: Table) -> dict[str, object]:
+    """Return a table as one JSON document: None stays null and numbers keep all their digits."""
+    keys = [column.key for column in table.columns]
+    return {
+        "title": table.title,
+        "columns": [{"key": column.key, "title": column.title, "unit": column.unit} for column in table.columns],
+        "rows": [dict(zip(keys, row, strict=True)) for row in table.rows],
+        "notes": list(table.notes),
+    }
+
+
+def shown(cell: Cell, column: Column) -> str:
+    """Return a cell as a person reads it."""
+    if cell is None:
+        return UNKNOWN
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        return f"{cell:.6g}" if column.digits is None else f"{cell:.{column.digits}f}"
+    return _without_controls(str(cell))
+
+
+def _without_controls(text: str) -> str:
+    """Replace control and direction characters: a cell may come from a stranger's file and must not drive the terminal."""
+    return "".join("�" if unicodedata.category(c) in {"Cc", "Cf", "Cs"} and c != "\n" else c for c in text)
+
+
+def _text(table: Table, width: int) -> str:
+    rows = [[shown(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
+    drawn = RichTable(
+        title=Text(_without_controls(table.title)),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, _GAP_CHARS - 1, 0, 0),
+    )
+    for column, chars in zip(table.columns, _widths(table, rows, width), strict=True):
+        drawn.add_column(Text(column.head), justify=column.align, overflow="fold", width=chars)
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(drawn)
+        for note in table.notes:
+            console.print(Text(f"  {_without_controls(note)}"))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def _widths(table: Table, rows: list[list[str]], width: int) -> list[int | None]:
+    """Return widths that keep short words whole, wider where text is longer; none where even the words do not fit."""
+    texts = [[column.head, *(row[index] for row in rows)] for index, column in enumerate(table.columns)]
+    wanted = [max(len(line) for text in column for line in text.split("\n")) for column in texts]
+    given = [
+        min(max((len(word) for text in column for word in text.split()), default=1), _UNBROKEN_CHARS) for column in texts
+    ]
+    spare = width - sum(given) - _GAP_CHARS * len(given)
+    if spare < 0:
+        return [None] * len(given)
+    cells = [max((len(line) for text in column[1:] for line in text.split("\n")), default=0) for column in texts]
+    for index in sorted(range(len(given)), key=cells.__getitem__):
+        more = cells[index] - given[index]
+        if cells[index] <= _ONE_LINE_CHARS and 0 < more <= spare:
+            given[index] += more
+            spare -= more
+    while spare > 0 and (missing := [want - have for want, have in zip(wanted, given, strict=True)]) and max(missing) > 0:
+        given[missing.index(max(missing))] += 1
+        spare -= 1
+    return list(given)
+
+
+def _csv(table: Table) -> str:
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow([_guarded(column.key) for column in table.columns])
+    writer.writerows([[_csv_cell(cell) for cell in row] for row in table.rows])
+    return stream.getvalue()
+
+
+def _csv_cell(cell: Cell) -> str | int | float:
+    if cell is None:
+        return UNKNOWN
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return _guarded(cell) if isinstance(cell, str) else cell
+
+
+def _guarded(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def _markdown(table: Table) -> str:
+    head = "| " + " | ".join(_markdown_text(column.head) for column in table.columns) + " |"
+    rule = "|" + "|".join("---:" if column.align == "right" else "---" for column in table.columns) + "|"
+    rows = [
+        "| "
+        + " | ".join(_markdown_text(shown(cell, column)) for cell, column in zip(row, table.columns, strict=True))
+        + " |"
+        for row in table.rows
+    ]
+    notes = ["", *(f"- {_markdown_text(note)}" for note in table.notes)] if table.notes else []
+    return "\n".join([f"### {_markdown_text(table.title)}", "", head, rule, *rows, *notes]) + "\n"
+
+
+def _markdown_text(text: str) -> str:
+    escaped = html.escape(_without_controls(text).replace("\\", "\\\\"), quote=False)
+    for mark in "|`*[]":
+        escaped = escaped.replace(mark, f"\\{mark}")
+    return " ".join(escaped.splitlines())
+
+
+def _html(table: Table) -> str:
+    rows = [[shown(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
+    return str(fill("table.html", table=table, rows=rows, unknown=UNKNOWN))
