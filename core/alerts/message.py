@@ -1,0 +1,28 @@
+"""What a person is told about a run: a title and a body, made from the run's last event."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from core.contract import Contract
+from core.events import Event, RunFailed, RunFinished
+
+
+class Message(Contract):
+    """A message for a person; `kind` is Apprise's name for how serious it is."""
+
+    title: str
+    body: str
+    kind: Literal["success", "failure"]
+
+
+def message_for(event: Event) -> Message | None:
+    """Return what to tell about an event, None for the many nobody needs to be told about."""
+    match event:
+        case RunFinished():
+            return Message(title=f"edgekiln: {event.profile} finished", body=event.summary, kind="success")
+        case RunFailed():
+            body = f"{event.error}\nRun: {event.run_id}"
+            return Message(title=f"edgekiln: {event.profile} failed", body=body, kind="failure")
+        case _:
+            return None

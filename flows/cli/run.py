@@ -1,0 +1,136 @@
+"""`edgekiln run`: the flow in this process, on the Prefect server that is set or a passing one."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from flows.cli.session import Choice, Common, answer, begin, drawn, tree
+
+if TYPE_CHECKING:
+    from core.runs import RunRecord
+    from core.workspace import Workspace
+
+_DEFAULT_CHOICE = Choice()
+_DEFAULT_COMMON = Common()
+# Prefect keeps every line for its own pages; on the terminal edgekiln tells
+_PREFECT = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+
+
+def run(
+    *,
+    dataset: str | None = None,
+    student: str | None = None,
+    teacher: str | None = None,
+    device: str | None = None,
+    choice: Choice = _DEFAULT_CHOICE,
+    common: Common = _DEFAULT_COMMON,
+) -> None:
+    """Run all seven stages and make the model current when its gates say yes.
+
+    Finished work is verified and reused; the same command goes on after any kind of stop.
+
+    Parameters
+    ----------
+    dataset
+        A JSONL file with prompts, or builtin:python-docs
+    student
+        The model that learns
+    teacher
+        The model that answers the prompts
+    device
+        Where the quantisations are measured
+    """
+    from core import config
+
+    sink = begin(common)
+    named = {
+        "data.sources": [dataset] if dataset else None,
+        "train.student": student,
+        "label.teacher": teacher,
+        "bench.device": device,
+    }
+    changes = [f"{key}={json.dumps(value)}" for key, value in named.items() if value]
+    overrides = (*changes, *choice.set)
+    config.load(choice.profile, overrides)  # a mistake in it is told before Prefect starts
+    workspace = tree(common, choice.force)
+    run_id = _through_prefect(choice, overrides, workspace, sink, verbose=common.verbose)
+    _close(common, choice, workspace, run_id)
+
+
+def _through_prefect(
+    choice: Choice, overrides: tuple[str, ...], workspace: Workspace, sink: object, *, verbose: bool
+) -> str:
+    from core.config import profile_names
+    from core.workspace import locked
+
+    with locked(workspace, "edgekiln run"):
+        pass  # a workspace in use is told before Prefect starts; the flow takes the lock again
+    for name, value in _PREFECT.items():
+        os.environ.setdefault(name, value if not (verbose and name.endswith("LEVEL")) else "WARNING")
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    _reach(PREFECT_API_URL.value())
+    from flows.distill import distill
+    from tasks.job import listening
+
+    shipped = choice.profile in profile_names()
+    # the heartbeat's thread costs a second at the end, and nobody watches a run started by hand
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), listening(sink):  # type: ignore[arg-type]
+        return distill(
+            profile=choice.profile if shipped else "demo",
+            profile_file=None if shipped else choice.profile,
+            overrides=overrides,
+            workspace=str(workspace.root),
+            force=tuple(choice.force),
+        )
+
+
+def _reach(url: str | None) -> None:
+    from core.errors import ServiceError
+
+    if url is None:
+        return
+    try:
+        urlopen(f"{url.rstrip('/')}/health", timeout=10).close()  # noqa: S310 - the user's own setting
+    except (URLError, OSError, ValueError) as error:
+        raise ServiceError(
+            f"the Prefect server at PREFECT_API_URL={url} does not answer: {error}",
+            remedy="Start it with `prefect server start`, or unset PREFECT_API_URL.",
+        ) from error
+
+
+def _close(common: Common, choice: Choice, workspace: Workspace, run_id: str) -> None:
+    """Print the closing table, where everything lies, and what to try next."""
+    from core.contract import Stage
+    from core.nouns import BenchmarkRun, GgufModel
+    from core.report.closing import closing_table
+    from core.report.render import as_document
+    from core.runs import read_run
+    from core.workspace import read_manifest
+
+    record = read_run(workspace, run_id)
+    gguf = read_manifest(workspace, Stage.EXPORT, record.artifacts[Stage.EXPORT], GgufModel)
+    measured = read_manifest(workspace, Stage.BENCH, record.artifacts[Stage.BENCH], BenchmarkRun)
+    table = closing_table(workspace, gguf, measured)
+    document = {"run": record.model_dump(mode="json"), "result": as_document(table)}
+    answer(common, document, drawn(table) + "\n".join(_pointers(choice, workspace, record)))
+
+
+def _pointers(choice: Choice, workspace: Workspace, record: RunRecord) -> list[str]:
+    from core.contract import Stage
+
+    return [
+        f"  run page:  {workspace.run_folder(record.run_id) / 'index.html'}",
+        f"  workspace: {workspace.root}",
+        f"  database:  {workspace.database}",
+        f"  next:      edgekiln trace {record.artifacts[Stage.EXPORT]} --workspace {workspace.root}",
+        f"             edgekiln run --profile {choice.profile} --set train.lora.r=32",
+    ]

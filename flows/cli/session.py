@@ -1,0 +1,106 @@
+"""What every command shares: the global options, the log file, and the two ways out: text for people, JSON for programs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from core.events import OnEvent
+    from core.report.table import Table
+    from core.workspace import Workspace
+
+_LOG_BYTES = 5 << 20
+_NARROWEST = 60  # characters
+_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options of every command."""
+
+    workspace: Path | None = None
+    "Folder for everything that is made; else EDGEKILN_WORKSPACE, else ./.edgekiln"
+    json: Annotated[bool, Parameter(negative=())] = False
+    "One JSON document on standard output, everything else on standard error"
+    verbose: Annotated[bool, Parameter(alias="-v", negative=())] = False
+    "Tell more on standard error"
+    log_file: Path | None = None
+    "Also write log lines to this file; it rotates"
+
+
+@dataclass(frozen=True, kw_only=True)
+@Parameter(name="*")
+class Choice:
+    """Options of every command that runs stages."""
+
+    profile: str = "demo"
+    "A shipped profile, one of your own, or a YAML file"
+    set: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
+    "Change a field: --set train.lora.r=32; may be repeated"
+    force: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
+    "Do a stage again although a finished result is there; may be repeated"
+
+
+def begin(common: Common) -> OnEvent:
+    """Open the log file and return the sink that shows events on the terminal."""
+    from flows.cli.terminal import Terminal
+
+    logger = logging.getLogger("core")
+    logger.setLevel(logging.DEBUG if common.verbose else logging.INFO)
+    if common.log_file is not None:
+        _log_to(common.log_file)
+    return Terminal(verbose=common.verbose)
+
+
+def _log_to(path: Path) -> None:
+    from core.errors import UsageError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--log-file {path}: {error.strerror}", remedy="Name a file you may write.") from error
+    handler.setFormatter(logging.Formatter(_LOG_FORMAT))
+    logging.getLogger("core").addHandler(handler)
+
+
+def tree(common: Common, force: tuple[str, ...] = ()) -> Workspace:
+    """Open the workspace; UsageError for a stage that does not exist."""
+    from core.config import workspace_root
+    from core.contract import Stage
+    from core.errors import UsageError
+    from core.workspace import open_workspace
+
+    known = {stage.value for stage in Stage}
+    if wrong := [name for name in force if name not in known]:
+        raise UsageError(f"--force {wrong[0]} is no stage", remedy=f"Name one of {', '.join(Stage)}.")
+    return open_workspace(workspace_root(common.workspace), frozenset(Stage(name) for name in force))
+
+
+def answer(common: Common, document: Any, text: str) -> None:
+    """Print the answer on standard output: the text, or with --json the document."""
+    import json
+
+    print(json.dumps(document, indent=1, ensure_ascii=False, default=str) if common.json else text)
+
+
+def answer_table(common: Common, table: Table) -> None:
+    """Print a table, or with --json its document."""
+    from core.report.render import render
+
+    print(render(table, "json") if common.json else drawn(table))
+
+
+def drawn(table: Table) -> str:
+    """Return a table as text, as wide as the terminal; beside a terminal as wide as the renderer's default."""
+    from core.report.render import DEFAULT_WIDTH, render
+
+    return render(table, "text", width=max(_NARROWEST, get_terminal_size((DEFAULT_WIDTH, 0)).columns))

@@ -1,0 +1,93 @@
+"""The stage commands: each makes or reuses what comes before it and calls core directly, without Prefect."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from flows.cli.session import Choice, Common, answer, begin, drawn, tree
+
+_DEFAULT_CHOICE = Choice()
+_DEFAULT_COMMON = Common()
+
+env = App(name="env")
+data = App(name="data")
+label = App(name="label")
+train = App(name="train")
+export = App(name="export")
+bench = App(name="bench")
+ingest = App(name="ingest")
+
+
+def _stage(name: str, choice: Choice, common: Common, *, anew: bool = False, extra: tuple[str, ...] = ()) -> None:
+    """Run the chain up to a stage and print what it gave; a failed verdict is told and is the exit status."""
+    from datetime import UTC, datetime
+
+    from core import config
+    from core.contract import Stage
+    from core.promote import refuse_failed
+    from core.report.artifact import artifact_table
+    from core.sinks import hiding, secret_names
+    from core.workspace import locked
+    from flows.chain import make
+    from tasks.job import Job
+
+    sink = begin(common)
+    profile = config.load(choice.profile, (*extra, *choice.set))
+    workspace = tree(common, (*choice.force, name) if anew else choice.force)
+    beside = config.find_profile(choice.profile).parent
+    with locked(workspace, f"edgekiln {name}"):
+        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{name}"
+        job = Job(run_id, workspace, profile, beside, hiding(secret_names(profile), sink))
+        artifact = make(Stage(name), job)
+    answer(common, artifact.model_dump(mode="json"), drawn(artifact_table(artifact)))
+    refuse_failed(artifact)
+
+
+@env.default
+def _env(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
+    """Check what this machine can do; always looks anew."""
+    _stage("env", choice, common, anew=True)
+
+
+@data.default
+def _data(*files: str, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
+    """Validate files of prompts, the profile's when none is named.
+
+    Parameters
+    ----------
+    files
+        JSONL files, or builtin:python-docs
+    """
+    import json
+
+    _stage("data", choice, common, extra=(f"data.sources={json.dumps(files)}",) if files else ())
+
+
+@label.default
+def _label(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
+    """Let the teacher answer the prompts; answers that are there are not asked for again."""
+    _stage("label", choice, common)
+
+
+@train.default
+def _train(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
+    """Train the student; goes on at the last verified checkpoint."""
+    _stage("train", choice, common)
+
+
+@export.default
+def _export(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
+    """Merge the adapter, convert to GGUF and quantise."""
+    _stage("export", choice, common)
+
+
+@bench.default
+def _bench(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
+    """Measure the quantisations on the device; always measures anew."""
+    _stage("bench", choice, common, anew=True)
+
+
+@ingest.default
+def _ingest(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
+    """Write the newest measurements into the database."""
+    _stage("ingest", choice, common)

@@ -1,0 +1,55 @@
+"""Opens a job: configuration, workspace, lock, what a killed run left, the run's record, and core's log lines for Prefect."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect.logging.handlers import APILogHandler
+from prefect.runtime import flow_run
+
+from core import config
+from core.contract import Stage
+from core.events import tee
+from core.promote import replay_journal
+from core.running import Recorded
+from core.sinks import log
+from core.workspace import locked, open_workspace
+from tasks.job import Job, listener, listening
+
+
+@contextmanager
+def opened(profile: str, overrides: Mapping[str, Any], workspace: str | None, force: tuple[str, ...]) -> Iterator[Job]:
+    """Yield the job; however the block ends is recorded, told, and raised on."""
+    loaded = config.load(profile, overrides)
+    root = config.workspace_root(workspace)
+    tree = open_workspace(root, frozenset(Stage(name) for name in force))
+    beside = config.find_profile(profile).parent
+    with logged(), locked(tree, f"edgekiln run --profile {profile}"):
+        replay_journal(tree, tee(log, listener()))
+        run_id = new_run_id()
+        with Recorded(tree, loaded, run_id, listener()) as on_event, listening(on_event):
+            yield Job(run_id=run_id, workspace=tree, profile=loaded, beside=beside, on_event=on_event)
+
+
+def new_run_id() -> str:
+    """Return a name that sorts by time and ends with the beginning of Prefect's id of the run."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{str(flow_run.id)[:8]}"
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """Let Prefect keep core's log lines with their level; its own setting for that takes only warnings."""
+    logger, handler = logging.getLogger("core"), APILogHandler()
+    handler.setLevel(logging.INFO)
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -1,0 +1,51 @@
+"""Writes RESULTS.md from a junit file: the tests' counts and every figure a test recorded, with date and machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.etree import ElementTree
+
+
+def counts(cases: list[ElementTree.Element]) -> str:
+    """Say how many tests passed, failed and were skipped."""
+    failed = sum(1 for case in cases if case.find("failure") is not None or case.find("error") is not None)
+    skipped = sum(1 for case in cases if case.find("skipped") is not None)
+    return f"{len(cases) - failed - skipped} passed, {failed} failed, {skipped} skipped"
+
+
+def figures(cases: list[ElementTree.Element]) -> list[str]:
+    """Return one table row for each property a test recorded with `record_property`."""
+    return [
+        f"| {case.get('name', '').removeprefix('test_').replace('_', ' ')} | {found.get('name')} | {found.get('value')} |"
+        for case in cases
+        for found in case.iter("property")
+    ]
+
+
+def machine() -> str:
+    """Describe the machine the figures come from."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{platform.system()} {platform.machine()}, {cpus} CPUs usable, Python {platform.python_version()}"
+
+
+def main(junit: Path, target: Path) -> None:
+    """Read `junit`, write `target`."""
+    cases = list(ElementTree.parse(junit).getroot().iter("testcase"))
+    lines = [
+        "# Results of `make test-full`",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z on {machine()}: {counts(cases)}.",
+        "",
+        "| Test | Figure | Value |",
+        "|---|---|---|",
+        *figures(cases),
+    ]
+    target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,62 @@
+"""A run's record says what became of it, whatever that was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core import config
+from core.contract import Stage, Verdict
+from core.errors import GateRefused
+from core.events import Event, RunFailed, RunFinished, RunStarted, StageFinished, StageReused, parse_event
+from core.running import Recorded
+from core.runs import RunStatus, read_run
+from core.workspace import Workspace
+
+PROFILE = config.load("demo")
+PASSED = Verdict(passed=True)
+
+
+def test_a_run_that_ends_well_records_its_stages_and_tells_so(workspace: Workspace, events: list[Event]) -> None:
+    with Recorded(workspace, PROFILE, "r1", events.append) as on_event:
+        on_event(StageReused(stage=Stage.ENV, artifact_id="a" * 12, verdict=PASSED))
+        on_event(StageFinished(stage=Stage.EXPORT, artifact_id="b" * 12, seconds=1, verdict=PASSED))
+        assert read_run(workspace, "r1").status is RunStatus.RUNNING
+        assert read_run(workspace, "r1").artifacts[Stage.ENV] == "a" * 12
+    record = read_run(workspace, "r1")
+    assert record.status is RunStatus.FINISHED
+    assert (record.reused, record.error) == ((Stage.ENV,), None)
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], RunFinished)
+    assert "bbbbbbbbbbbb" in events[-1].summary
+    lines = (workspace.run_folder("r1") / "events.jsonl").read_bytes().splitlines()
+    assert [parse_event(line) for line in lines] == events
+
+
+def test_a_failure_is_recorded_without_the_secret_in_it(
+    workspace: Workspace, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEACHER_KEY", "sk-hunter2")
+    profile = config.load("demo", ["label.api_key_env=TEACHER_KEY"])
+    with pytest.raises(GateRefused), Recorded(workspace, profile, "r1", events.append):
+        raise GateRefused("sk-hunter2 < 3", remedy="None.")
+    record = read_run(workspace, "r1")
+    assert (record.status, record.error) == (RunStatus.FAILED, "[gate-refused] <TEACHER_KEY> < 3\nFix: None.")
+    assert isinstance(events[-1], RunFailed)
+    assert events[-1].code == "gate-refused"
+    assert b"hunter2" not in b"".join(path.read_bytes() for path in workspace.root.rglob("*.json*"))
+
+
+def test_ctrl_c_marks_the_run_interrupted_and_alerts_nobody(workspace: Workspace, events: list[Event]) -> None:
+    with pytest.raises(KeyboardInterrupt), Recorded(workspace, PROFILE, "r1", events.append):
+        raise KeyboardInterrupt
+    assert read_run(workspace, "r1").status is RunStatus.INTERRUPTED
+    assert not [event for event in events if isinstance(event, RunFailed)]
+
+
+def test_the_next_run_finds_one_that_was_killed(workspace: Workspace, tmp_path: Path) -> None:
+    Recorded(workspace, PROFILE, "killed").__enter__()
+    with Recorded(workspace, PROFILE, "next"):
+        assert read_run(workspace, "killed").status is RunStatus.INTERRUPTED
+    assert read_run(workspace, "killed").error == "the run was killed"

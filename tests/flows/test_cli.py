@@ -1,0 +1,202 @@
+"""The command line: what it loads, and that every bad input ends in two lines and the right exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.config import json_schema
+from core.workspace import locked, open_workspace
+from flows.cli import configuration
+from flows.cli.main import run as run_here
+from tests.core import published_chain
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("prefect", "pydantic", "rich", "torch", "apprise", "duckdb", "altair")
+
+
+def edgekiln(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], status: int, code: str) -> None:
+    assert done.returncode == status, done.stderr
+    problem, remedy = done.stderr.strip().splitlines()[-2:]
+    assert problem.startswith(f"[{code}] ")
+    assert remedy.startswith("Fix: ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_importing_the_command_line_loads_nothing_heavy() -> None:
+    program = f"import sys, flows.cli.main; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_names_every_command() -> None:
+    done = edgekiln("--help")
+    assert done.returncode == 0
+    for command in ("run", "env", "label", "bench", "show", "trace", "runs", "status", "models", "config", "init", "db"):
+        assert f" {command} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("run", "--profile", "dem"), "config-unknown-profile"),
+        (("run", "--set", "train.lora.rr=3"), "config-bad-value"),
+        (("run", "--set", "train.lora.r=0"), "config-bad-value"),
+        (("run", "--set", "no sign"), "config-bad-value"),
+        (("run", "--force", "labels"), "usage"),
+        (("run", "--wat"), "usage"),
+        (("nope",), "usage"),
+        (("show",), "usage"),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_told_before_anything_is_written(
+    arguments: tuple[str, ...], code: str, tmp_path: Path
+) -> None:
+    refused(edgekiln(*arguments, cwd=tmp_path), 2, code)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_mistakes_of_a_configuration_are_told_at_once_with_the_nearest_key() -> None:
+    done = edgekiln("config", "check", "demo", "--set", "train.lora.rr=3", "--set", "label.temperature=9")
+    refused(done, 2, "config-bad-value")
+    assert "train.lora.rr" in done.stderr
+    assert "label.temperature=9" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (None, "data-missing"),
+        (b"", "data-empty"),
+        (b'{"prompt": "\xff"}\n', "data-not-utf8"),
+    ],
+)
+def test_a_dataset_that_cannot_be_used_is_a_data_error(content: bytes | None, code: str, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    refused(edgekiln("data", path, "--workspace", tmp_path / "ws"), 3, code)
+    assert not list((tmp_path / "ws" / "artifacts").rglob("*"))
+
+
+def test_broken_json_on_line_7_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    lines = [json.dumps({"prompt": f"What is {n}?"}) for n in range(20)]
+    lines[6] = '{"prompt": '
+    path.write_text("\n".join(lines), encoding="utf-8")
+    done = edgekiln("data", path, "--workspace", tmp_path / "ws", "--set", "data.max_rejected_share=0")
+    refused(done, 3, "data-broken-record")
+    assert "prompts.jsonl:7" in done.stderr
+
+
+def test_a_workspace_that_cannot_be_written_is_an_environment_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    refused(edgekiln("env", "--workspace", tmp_path / "file" / "ws"), 4, "env-workspace-unwritable")
+
+
+def test_too_little_disk_space_blocks_the_run(tmp_path: Path) -> None:
+    done = edgekiln("env", "--workspace", tmp_path / "ws", "--set", "env.min_free_disk_gb=1e9")
+    refused(done, 4, "env-blocked")
+
+
+@pytest.mark.parametrize("command", ["run", "data"])
+def test_a_second_run_in_one_workspace_is_told_who_holds_it(command: str, tmp_path: Path) -> None:
+    with locked(open_workspace(tmp_path / "ws"), "edgekiln run"):
+        done = edgekiln(command, "--workspace", tmp_path / "ws")
+    refused(done, 4, "env-workspace-locked")
+    assert f"process {os.getpid()}" in done.stderr
+
+
+def test_a_manifest_edited_by_hand_is_not_shown_as_if_it_were_true(tmp_path: Path) -> None:
+    workspace = open_workspace(tmp_path / "ws")
+    gguf, _ = published_chain.chain(workspace)
+    folder = workspace.folder(gguf.stage, gguf.artifact_id)
+    (folder / gguf.quantisations[0].path).write_bytes(b"tampered")
+    refused(edgekiln("show", gguf.artifact_id, "--workspace", workspace.root), 1, "artifact-file-tampered")
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace("1.39", "0.39"), encoding="utf-8")
+    refused(edgekiln("show", gguf.artifact_id, "--workspace", workspace.root), 1, "artifact-missing")
+
+
+def test_a_name_that_leads_out_of_the_workspace_finds_nothing(tmp_path: Path) -> None:
+    refused(edgekiln("show", "../../etc/passwd", "--workspace", tmp_path / "ws"), 1, "artifact-missing")
+
+
+def test_the_commands_that_look_answer_in_text_and_in_one_json_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own handler
+    workspace = open_workspace(tmp_path / "ws")
+    gguf, run = published_chain.chain(workspace)
+    for command in (["status"], ["runs"], ["models"], ["show", gguf.artifact_id[:8]], ["trace", run.artifact_id]):
+        where = ("--workspace", str(workspace.root))
+        assert run_here([*command, *where]) == 0
+        assert len(capsys.readouterr().out) > 40
+        assert run_here([*command, "--json", *where]) == 0
+        assert json.loads(capsys.readouterr().out)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m flows.cli.main config schema | head -c 10"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_unexpected_error_is_two_lines_and_its_traceback_lies_in_a_file(tmp_path: Path) -> None:
+    program = "import sys; from flows.cli import look, main; look.status = lambda: 1 / 0; sys.exit(main.run(['status']))"
+    env = {**os.environ, "EDGEKILN_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    refused(done, 1, "other")
+    assert "ZeroDivisionError" in (tmp_path / "crash.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_says_how_to_go_on(number: signal.Signals, status: int) -> None:
+    program = (
+        "import os, sys, time; from flows.cli import look, main;"
+        f"look.status = lambda: (os.kill(os.getpid(), {int(number)}), time.sleep(5)); sys.exit(main.run(['status']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    refused(done, status, {130: "interrupted", 143: "terminated"}[status])
+    assert "Go on with: edgekiln" in done.stderr
+
+
+def test_init_writes_a_profile_that_is_sound_and_never_overwrites_one(tmp_path: Path) -> None:
+    done = edgekiln("init", "mine", "--dataset", "prompts.jsonl", "--teacher", "qwen3-8b", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "edgekiln run --profile mine.yaml" in done.stdout
+    assert edgekiln("config", "check", "mine.yaml", cwd=tmp_path).returncode == 0
+    before = (tmp_path / "mine.yaml").read_bytes()
+    refused(edgekiln("init", "mine", cwd=tmp_path), 2, "usage")
+    assert (tmp_path / "mine.yaml").read_bytes() == before
+    refused(edgekiln("init", "other", "--student", "gpt-9", cwd=tmp_path), 2, "usage")
+
+
+@pytest.mark.parametrize("profile", ["demo", "desktop", "pi5", "tutor-tinyllama", "assistant-qwen-bilingual"])
+def test_every_shipped_profile_and_its_cards_are_sound(profile: str) -> None:
+    configuration.check(profile)
+
+
+def test_the_generated_schema_is_current() -> None:
+    written = (ROOT / "configs" / "schemas" / "profile.schema.json").read_text(encoding="utf-8")
+    assert json.loads(written) == json_schema()
