@@ -33,6 +33,13 @@ class Stage(StrEnum):
     INGEST = "ingest"
 
 
+def onward(names: Iterable[str]) -> frozenset[Stage]:
+    """Return the earliest of the named stages and every stage after it, none for no name; ValueError for no stage."""
+    order = list(Stage)
+    first = min((order.index(Stage(name)) for name in names), default=len(order))
+    return frozenset(order[first:])
+
+
 class Origin(StrEnum):
     """How a number was obtained. Only measured ones enter baselines, gates and recommendations."""
 

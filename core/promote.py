@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -121,7 +122,10 @@ def _answer(workspace: Workspace, gguf: GgufModel, on_event: OnEvent) -> str:
     from core.export.gguf_answer.answer import answer
 
     path = confine(workspace.folder(Stage.EXPORT, gguf.artifact_id), promoted_file(gguf).path)
-    return answer(path, workspace.root / "staging" / f"verify-{gguf.artifact_id}", on_event)
+    scratch = workspace.root / "staging" / f"verify-{gguf.artifact_id}"
+    answered = answer(path, scratch, on_event)
+    shutil.rmtree(scratch)
+    return answered
 
 
 def conclude(workspace: Workspace) -> None:

@@ -49,7 +49,7 @@ def distill(
         overrides: Any other field, one entry each, such as train.lora.r=32.
         profile_file: A profile of your own as a YAML file; it takes the place of the profile chosen above.
         workspace: The folder for everything that is made; empty takes EDGEKILN_WORKSPACE, then .edgekiln.
-        force: Stages to do again although a finished result is there.
+        force: Do this stage and those after it again although finished results are there.
     """
     form = chosen(dataset=dataset, student=student, teacher=teacher, quantisations=quantisations, device=device)
     changes = {**form, **dict(parse_overrides(overrides))}

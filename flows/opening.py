@@ -12,7 +12,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 
 from core import config
-from core.contract import Stage
+from core.contract import onward
 from core.events import tee
 from core.promote import replay_journal
 from core.running import Recorded
@@ -26,7 +26,7 @@ def opened(profile: str, overrides: Mapping[str, Any], workspace: str | None, fo
     """Yield the job; however the block ends is recorded, told, and raised on."""
     loaded = config.load(profile, overrides)
     root = config.workspace_root(workspace)
-    tree = open_workspace(root, frozenset(Stage(name) for name in force))
+    tree = open_workspace(root, onward(force))
     beside = config.find_profile(profile).parent
     with logged(), locked(tree, f"edgekiln run --profile {profile}"):
         replay_journal(tree, tee(log, listener()))

@@ -13,7 +13,7 @@ from tasks.watch import retryable, watched
 @task(
     name="pi-benchmark",
     task_run_name="pi-benchmark",
-    tags={"edgekiln", "bench"},
+    tags={"edgekiln"},
     retries=2,
     retry_delay_seconds=[2, 10],
     retry_condition_fn=retryable,

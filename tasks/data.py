@@ -13,7 +13,7 @@ from tasks.watch import watched
 @task(
     name="data-validate",
     task_run_name="data-validate",
-    tags={"edgekiln", "data"},
+    tags={"edgekiln"},
     cache_policy=NO_CACHE,
     persist_result=False,
 )

@@ -13,7 +13,7 @@ from tasks.watch import watched
 @task(
     name="env-check",
     task_run_name="env-check",
-    tags={"edgekiln", "env"},
+    tags={"edgekiln"},
     cache_policy=NO_CACHE,
     persist_result=False,
 )

@@ -13,7 +13,7 @@ from tasks.watch import watched
 @task(
     name="gguf-export",
     task_run_name="gguf-export",
-    tags={"edgekiln", "export"},
+    tags={"edgekiln"},
     cache_policy=NO_CACHE,
     persist_result=False,
 )

@@ -13,7 +13,7 @@ from tasks.watch import watched
 @task(
     name="db-ingest",
     task_run_name="db-ingest",
-    tags={"edgekiln", "ingest"},
+    tags={"edgekiln"},
     cache_policy=NO_CACHE,
     persist_result=False,
 )

@@ -13,7 +13,7 @@ from tasks.watch import retryable, watched
 @task(
     name="teacher-label",
     task_run_name="teacher-label",
-    tags={"edgekiln", "label"},
+    tags={"edgekiln"},
     retries=2,
     retry_delay_seconds=[2, 10],
     retry_condition_fn=retryable,

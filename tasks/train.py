@@ -13,7 +13,7 @@ from tasks.watch import watched
 @task(
     name="qlora-train",
     task_run_name="qlora-train",
-    tags={"edgekiln", "train"},
+    tags={"edgekiln"},
     cache_policy=NO_CACHE,
     persist_result=False,
 )

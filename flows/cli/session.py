@@ -46,7 +46,7 @@ class Choice:
     set: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
     "Change a field: --set train.lora.r=32; may be repeated"
     force: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
-    "Do a stage again although a finished result is there; may be repeated"
+    "Do a stage and those after it again although finished results are there"
 
 
 def begin(common: Common) -> OnEvent:
@@ -75,14 +75,14 @@ def _log_to(path: Path) -> None:
 def tree(common: Common, force: tuple[str, ...] = ()) -> Workspace:
     """Open the workspace; UsageError for a stage that does not exist."""
     from core.config import workspace_root
-    from core.contract import Stage
+    from core.contract import Stage, onward
     from core.errors import UsageError
     from core.workspace import open_workspace
 
     known = {stage.value for stage in Stage}
     if wrong := [name for name in force if name not in known]:
         raise UsageError(f"--force {wrong[0]} is no stage", remedy=f"Name one of {', '.join(Stage)}.")
-    return open_workspace(workspace_root(common.workspace), frozenset(Stage(name) for name in force))
+    return open_workspace(workspace_root(common.workspace), onward(force))
 
 
 def answer(common: Common, document: Any, text: str) -> None:

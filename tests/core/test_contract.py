@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from core.contract import Contract, Limit, judge
+from core.contract import Contract, Limit, Stage, judge, onward
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -45,3 +45,10 @@ def test_a_contract_is_frozen_and_refuses_unknown_fields() -> None:
         Point(x=1, y=2)  # type: ignore[call-arg]
     with pytest.raises(ValidationError):
         Point(x=1).x = 2  # type: ignore[misc]
+
+
+def test_force_takes_the_earliest_named_stage_and_all_after_it() -> None:
+    assert onward(["ingest", "bench"]) == {Stage.BENCH, Stage.INGEST}
+    assert onward([]) == frozenset()
+    with pytest.raises(ValueError, match="labels"):
+        onward(["labels"])
