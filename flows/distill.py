@@ -11,7 +11,7 @@ from core.report.run_page import write_run_page
 from core.runs import read_run
 from flows.choices import DeviceName, ProfileName, Quantisation, StageName, StudentName, TeacherName, chosen
 from flows.hooks import tell_of_crash
-from flows.opening import opened
+from flows.opening import opened, run_name
 from tasks.bench import pi_benchmark
 from tasks.data import data_validate
 from tasks.env import env_check
@@ -23,7 +23,7 @@ from tasks.promote import announce, promote, verify
 from tasks.train import qlora_train
 
 
-@flow(name="distill", flow_run_name="distill-{profile}", on_crashed=[tell_of_crash], persist_result=False)
+@flow(name="distill", flow_run_name=run_name, on_crashed=[tell_of_crash], persist_result=False)
 def distill(
     profile: ProfileName = "demo",
     *,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from prefect.logging.handlers import APILogHandler
@@ -33,6 +34,12 @@ def opened(profile: str, overrides: Mapping[str, Any], workspace: str | None, fo
         run_id = new_run_id()
         with Recorded(tree, loaded, run_id, listener()) as on_event, listening(on_event):
             yield Job(run_id=run_id, workspace=tree, profile=loaded, beside=beside, on_event=on_event)
+
+
+def run_name() -> str:
+    """Return what Prefect calls a run: the flow and the profile, the user's own by its file."""
+    given = flow_run.parameters
+    return f"distill-{Path(given.get('profile_file') or given['profile']).stem}"
 
 
 def new_run_id() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from core.label.teachers import Trouble
 
 # Room for the longest prompt of the data stage (8,000 characters) with its answer; more would cost memory for nothing.
 _MAX_CONTEXT = 8192
+_LONGEST_VALUE_BYTES = 128
 
 
 class LlamaTeacher:
@@ -92,13 +94,26 @@ def load(gguf: Path, on_event: OnEvent) -> LlamaTeacher:
 
 
 def _trained_context(llama_cpp: Any, gguf: Path) -> int:
-    """Return the context the model was trained with, in tokens."""
-    peek = llama_cpp.Llama(str(gguf), vocab_only=True, verbose=False)
+    """Return the context the model was trained with, in tokens; ValueError when the file cannot be read."""
+    from llama_cpp._logger import set_verbose
+
+    set_verbose(False)
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    model = llama_cpp.llama_model_load_from_file(str(gguf).encode(), params)
+    if not model:
+        raise ValueError("llama.cpp cannot load it")
     try:
-        name = peek.metadata.get("general.architecture", "")
-        return int(peek.metadata.get(f"{name}.context_length", _MAX_CONTEXT))
+        name = _metadata(llama_cpp, model, "general.architecture")
+        return int(_metadata(llama_cpp, model, f"{name}.context_length") or _MAX_CONTEXT)
     finally:
-        peek.close()
+        llama_cpp.llama_model_free(model)
+
+
+def _metadata(llama_cpp: Any, model: Any, key: str) -> str:
+    value = ctypes.create_string_buffer(_LONGEST_VALUE_BYTES)
+    length = llama_cpp.llama_model_meta_val_str(model, key.encode(), value, len(value))
+    return value.value.decode(errors="replace") if length >= 0 else ""
 
 
 def _unreadable(gguf: Path, why: str) -> TeacherFailed:

@@ -24,6 +24,7 @@ UNKNOWN = "unknown"
 _UNBROKEN_CHARS = 14  # shorter words are not broken over two lines where the width allows it
 _ONE_LINE_CHARS = 20  # columns up to this width get it before longer text is widened: ids, names and times stay readable
 _GAP_CHARS = 2
+_LARGEST_WHOLE = 1e15  # above it a float no longer holds every integer
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 """A spreadsheet takes text that begins so for a formula; the quote is guarded too, so that the guard can be undone."""
 
@@ -57,8 +58,13 @@ def shown(cell: Cell, column: Column) -> str:
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     if isinstance(cell, float):
-        return f"{cell:.6g}" if column.digits is None else f"{cell:.{column.digits}f}"
+        return _significant(cell) if column.digits is None else f"{cell:.{column.digits}f}"
     return _without_controls(str(cell))
+
+
+def _significant(number: float) -> str:
+    """Return six significant digits; a count that was kept as a float is shown whole."""
+    return f"{number:.0f}" if number.is_integer() and abs(number) < _LARGEST_WHOLE else f"{number:.6g}"
 
 
 def _without_controls(text: str) -> str:
