@@ -109,9 +109,10 @@ def _widths(table: Table, rows: list[list[str]], width: int) -> list[int | None]
         if cells[index] <= _ONE_LINE_CHARS and 0 < more <= spare:
             given[index] += more
             spare -= more
-    while spare > 0 and (missing := [want - have for want, have in zip(wanted, given, strict=True)]) and max(missing) > 0:
-        given[missing.index(max(missing))] += 1
-        spare -= 1
+    for aim in (cells, wanted):  # a title is broken over two lines before a cell is
+        while spare > 0 and (missing := [want - have for want, have in zip(aim, given, strict=True)]) and max(missing) > 0:
+            given[missing.index(max(missing))] += 1
+            spare -= 1
     return list(given)
 
 

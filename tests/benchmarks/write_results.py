@@ -1,7 +1,11 @@
-"""Writes RESULTS.md from a junit file: the tests' counts and every figure a test recorded, with date and machine."""
+"""Writes RESULTS.md from a junit file: the tests' counts and every figure a test recorded, with date and machine.
+
+Figures of cold_clone.py are added where build/cold_clone.json lies beside the junit file.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -26,6 +30,16 @@ def figures(cases: list[ElementTree.Element]) -> list[str]:
     ]
 
 
+def cold_figures(path: Path) -> list[str]:
+    """Return the table of the fresh clone, nothing when it was not measured."""
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = [f"| {name} | {value} |" for name, value in found["figures"]]
+    head = f"`python -m tests.benchmarks.cold_clone FOLDER`, {found['at']}:"
+    return ["", "## A fresh clone", "", head, "", "| Figure | Value |", "|---|---|", *rows]
+
+
 def machine() -> str:
     """Describe the machine the figures come from."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -40,9 +54,12 @@ def main(junit: Path, target: Path) -> None:
         "",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z on {machine()}: {counts(cases)}.",
         "",
+        "Each figure has a variant that is broken on purpose and must miss it; `pytest -m full tests/benchmarks` alone measures them.",
+        "",
         "| Test | Figure | Value |",
         "|---|---|---|",
         *figures(cases),
+        *cold_figures(junit.parent / "cold_clone.json"),
     ]
     target.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
