@@ -11,6 +11,7 @@ from urllib.request import urlopen
 from flows.cli.session import Choice, Common, answer, begin, drawn, tree
 
 if TYPE_CHECKING:
+    from core.events import OnEvent
     from core.runs import RunRecord
     from core.workspace import Workspace
 
@@ -66,9 +67,10 @@ def run(
 
 
 def _through_prefect(
-    choice: Choice, overrides: tuple[str, ...], workspace: Workspace, sink: object, *, verbose: bool
+    choice: Choice, overrides: tuple[str, ...], workspace: Workspace, sink: OnEvent, *, verbose: bool
 ) -> str:
     from core.config import profile_names
+    from core.events import Note
     from core.workspace import locked
 
     with locked(workspace, "edgekiln run"):
@@ -77,13 +79,16 @@ def _through_prefect(
         os.environ.setdefault(name, value if not (verbose and name.endswith("LEVEL")) else "WARNING")
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    _reach(PREFECT_API_URL.value())
+    if url := PREFECT_API_URL.value():
+        _reach(url)
+    else:
+        sink(Note(stage=None, text="starting a Prefect server for this run; PREFECT_API_URL takes one that is running"))
     from flows.distill import distill
     from tasks.job import listening
 
     shipped = choice.profile in profile_names()
     # the heartbeat's thread costs a second at the end, and nobody watches a run started by hand
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), listening(sink):  # type: ignore[arg-type]
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), listening(sink):
         return distill(
             profile=choice.profile if shipped else "demo",
             profile_file=None if shipped else choice.profile,
@@ -93,11 +98,9 @@ def _through_prefect(
         )
 
 
-def _reach(url: str | None) -> None:
+def _reach(url: str) -> None:
     from core.errors import ServiceError
 
-    if url is None:
-        return
     try:
         urlopen(f"{url.rstrip('/')}/health", timeout=10).close()  # noqa: S310 - the user's own setting
     except (URLError, OSError, ValueError) as error:
