@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.contract import Severity
 from core.data.record import Reject
 
 EXCERPT_CHARS = 200
@@ -15,29 +16,64 @@ REMEDIES = {
     "json-not-finite": "Replace NaN and infinity by a number or by null.",
     "json-too-deep": "Flatten the record.",
     "json-surrogate": "Write the character itself, or both halves of its \\u escape.",
+    "json-unclosed": "Close the array; the file may have been cut off.",
+    "json-behind-end": "Write one array, with nothing behind it.",
+    "csv-broken": "Close each quote, and double the quotes inside a quoted cell.",
+    "row-ragged": "Give the row as many cells as the header has names; quote cells that hold the separator.",
+    "header-duplicate": "Rename one of the two columns.",
+    "field-not-utf8": "Write the column's texts as UTF-8.",
     "line-too-long": "Split the record, or raise data.max_chars.",
-    "shape-unknown": "Give the record `user`, `prompt` or `messages`, or name its shape with data.shape.",
+    "shape-unknown": "Give the record `user`, `messages`, `conversations`, `instruction` or `prompt`, or name its shape: data.shape.",
     "field-wrong-type": "Give the field the type that the message names.",
     "empty-user": "Write the question, or remove the record.",
     "empty-completion": "Write the answer, or remove the field.",
-    "role-unknown": "Use the roles system, user and assistant.",
+    "role-unknown": "Use the roles system, user, assistant and tool (ShareGPT: human, gpt, function_call, observation).",
     "system-not-first": "Put the one system message first.",
-    "chat-not-one-turn": "Cut the chat into one question and at most one answer each.",
+    "empty-content": "Write the turn's text, or remove the turn.",
+    "chat-no-question": "Give the chat a user turn.",
+    "first-turn-not-user": "Begin the chat, after the system message, with the user's turn.",
+    "role-repeated": "Join the two turns, or put the missing one between them.",
+    "tool-without-call": "Put the assistant's tool_calls before the tool's result.",
+    "tool-call-broken": "Write each call with `name` and `arguments`, an object or its JSON text.",
     "schema-missing": "Add `tool_schema`, or set `requires_json` to false.",
-    "schema-invalid": "Mend `tool_schema` so that it is a JSON Schema.",
-    "too-long": "Shorten the prompt or its context, or raise data.max_chars.",
+    "schema-invalid": "Mend `tool_schema` so that it is a JSON Schema; patterns cannot look around, references cannot leave it.",
+    "too-long": "Shorten the prompt or its context, or raise data.rules.max_prompt_chars.",
     "duplicate": "Remove one of the two records.",
+    "null-text": "Write the text, or remove the record.",
+    "answer-too-long": "Shorten the answer, or raise data.rules.max_answer_chars.",
+    "answer-not-json": "Write the answer as the JSON alone, or set `requires_json` to false.",
+    "answer-misfits-schema": "Mend the answer, or the schema if the answer is right.",
+    "tool-call-misfits": "Mend the call's name and arguments, or the tool's `parameters`.",
+    "mojibake": "Save the source again as UTF-8, or mend the text with ftfy.",
+    "control-characters": "Remove the character, or write the one that was lost.",
+    "chat-markup": "Remove the mark: the student's chat template writes its own.",
+    "language": "Translate or remove the text, or add its language to data.rules.languages.",
+    "repetition": "Write the text once.",
+    "missing-text": "Put the text into `context`, or into the question after a colon.",
+    "missing-image": "Describe the picture in words, or remove the record.",
+    "missing-url": "Put what the page says into `context`, or remove the address.",
+    "truncated": "Finish the answer, or raise the limit it was written under.",
+    "refusal": "Write an answer, or remove the record.",
+    "boilerplate": "Remove the phrase.",
+    "answer-in-prompt": "Take the answer out of the question.",
+    "ratio-outlier": "Look at the pair: one side may be cut off or belong to another record.",
+    "degenerate-answer": "Write an answer, or remove the record.",
 }
 
 
 @dataclass(frozen=True)
 class Flaw:
-    """Why a row cannot be used; `code` is a key of REMEDIES, `value` what was found in `field`."""
+    """What is wrong with a row; an error sets it aside, a warning keeps it. `value` is what was found in `field`.
+
+    Without a `remedy` of its own, `code` is a key of REMEDIES.
+    """
 
     code: str
     field: str | None
     value: object
     reason: str
+    severity: Severity = Severity.ERROR
+    remedy: str = ""
 
     def at(self, where: str) -> Reject:
         """Return the reject for the place the row was read from."""
@@ -48,5 +84,5 @@ class Flaw:
             field=self.field,
             excerpt=text[:EXCERPT_CHARS],
             reason=self.reason,
-            remedy=REMEDIES[self.code],
+            remedy=self.remedy or REMEDIES[self.code],
         )

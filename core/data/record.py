@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from operator import not_
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import Field
 
 from core.contract import Contract
 from core.files import read_json_lines
@@ -13,14 +17,39 @@ Split = Literal["train", "held_out"]
 
 
 class Message(Contract):
-    """One turn of a chat."""
+    """One turn of a chat; `tool_calls` are in OpenAI's form, their arguments a JSON text.
 
-    role: Literal["system", "user", "assistant"]
+    What is empty is not written: requests and rows without tools are the same bytes, and so have the same hashes, as
+    before there were any.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[dict[str, Any], ...] = Field(default=(), exclude_if=not_)
+    tool_call_id: str | None = Field(default=None, exclude_if=not_)
+    name: str | None = Field(default=None, exclude_if=not_)
+
+    def for_template(self) -> dict[str, Any]:
+        """Return the turn as chat templates take it: the arguments of tool calls as objects, where their text is JSON."""
+        return {
+            **self.model_dump(),
+            **({"tool_calls": [_unfolded(call) for call in self.tool_calls]} if self.tool_calls else {}),
+        }
+
+
+def _unfolded(call: dict[str, Any]) -> dict[str, Any]:
+    try:
+        arguments = json.loads(call["function"]["arguments"])
+    except (ValueError, RecursionError):
+        return call
+    return {**call, "function": {**call["function"], "arguments": arguments}}
 
 
 class PromptRow(Contract):
-    """A validated prompt. `system` and `context` are shown to the teacher; `completion` is set when the source has one."""
+    """A validated prompt. `system` and `context` are shown to the teacher; `completion` is set when the source has one.
+
+    `history` holds the turns before the question, `steps` the tool calls and results between it and the answer.
+    """
 
     row_id: str
     split: Split
@@ -32,6 +61,10 @@ class PromptRow(Contract):
     tool_schema: dict[str, Any] | None = None
     completion: str | None = None
     extra: dict[str, Any] = {}
+    history: tuple[Message, ...] = Field(default=(), exclude_if=not_)
+    steps: tuple[Message, ...] = Field(default=(), exclude_if=not_)
+    tools: tuple[dict[str, Any], ...] = Field(default=(), exclude_if=not_)
+    answer_tool_calls: tuple[dict[str, Any], ...] = Field(default=(), exclude_if=not_)
 
 
 class LabeledRow(Contract):
@@ -42,6 +75,7 @@ class LabeledRow(Contract):
     messages: tuple[Message, ...]
     requires_json: bool = False
     tool_schema: dict[str, Any] | None = None
+    tools: tuple[dict[str, Any], ...] = Field(default=(), exclude_if=not_)
 
 
 class Reject(Contract):

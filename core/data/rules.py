@@ -1,60 +1,97 @@
-"""What makes a draft unusable. Errors only: a row that breaks a rule is set aside; duplicates are found in validate.py."""
+"""The registry of rules that judge one row: what each is called, how much it matters, how to mend what it finds.
+
+The checks are in text_rules.py and answer_rules.py, their thresholds in limits.py; duplicates are found elsewhere. The same
+rules judge a draft, a labelled chat and a teacher's answer: rules about answers look away while there is none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from jsonschema import SchemaError
-from jsonschema.validators import Draft202012Validator, validator_for
-
-from core.data.flaws import Flaw
+from core.contract import Severity
+from core.data import answer_rules, text_rules
+from core.data.flaws import REMEDIES, Flaw
+from core.data.limits import RuleLimits
 from core.data.shapes import Draft
+from core.data.subject import Subject, subject_of
 
-Rule = Callable[[Draft, int], Flaw | None]
+Check = Callable[[Subject, RuleLimits], Flaw | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing that can be wrong with a row. `check` returns a flaw with this rule's code, or None; it changes nothing.
+
+    `distribution` names the package a third-party rule comes from.
+    """
+
+    code: str
+    severity: Severity
+    check: Check
+    remedy: str
+    distribution: str = ""
+
+
+def _error(check: Check) -> Rule:
+    return _rule(check, Severity.ERROR)
+
+
+def _warning(check: Check) -> Rule:
+    return _rule(check, Severity.WARNING)
+
+
+def _rule(check: Check, severity: Severity) -> Rule:
+    code = getattr(check, "__name__", "").replace("_", "-")
+    return Rule(code, severity, check, REMEDIES[code])
+
+
+RULES: tuple[Rule, ...] = (
+    _error(text_rules.empty_user),
+    _error(text_rules.empty_completion),
+    _error(text_rules.null_text),
+    _error(text_rules.too_long),
+    _error(answer_rules.answer_too_long),
+    _error(answer_rules.schema_missing),
+    _error(answer_rules.schema_invalid),
+    _error(answer_rules.answer_not_json),
+    _error(answer_rules.answer_misfits_schema),
+    _error(answer_rules.tool_call_misfits),
+    _warning(text_rules.mojibake),
+    _warning(text_rules.control_characters),
+    _warning(text_rules.chat_markup),
+    _warning(text_rules.language),
+    _warning(text_rules.repetition),
+    _warning(text_rules.missing_text),
+    _warning(text_rules.missing_image),
+    _warning(text_rules.missing_url),
+    _warning(answer_rules.truncated),
+    _warning(answer_rules.refusal),
+    _warning(answer_rules.boilerplate),
+    _warning(answer_rules.answer_in_prompt),
+    _warning(answer_rules.ratio_outlier),
+    _warning(answer_rules.degenerate_answer),
+)
+
+
+def judge(subject: Subject, limits: RuleLimits, rules: Iterable[Rule] = RULES) -> tuple[Flaw, ...]:
+    """Return what the rules find in a row, in their order; an error ends the search, as the row is set aside."""
+    found: list[Flaw] = []
+    for rule in rules:
+        if (flaw := rule.check(subject, limits)) is not None:
+            found.append(replace(flaw, severity=rule.severity, remedy=rule.remedy))
+            if rule.severity is Severity.ERROR:
+                break
+    return tuple(found)
 
 
 def judge_draft(draft: Draft, max_chars: int) -> Flaw | None:
-    """Return the first rule's flaw, or None for a row that is kept."""
-    return next((flaw for rule in _RULES if (flaw := rule(draft, max_chars))), None)
+    """Return the first error of a draft, or None for a row that is kept."""
+    found = judge(subject_of(draft), _limits_of(max_chars))
+    return next((flaw for flaw in found if flaw.severity is Severity.ERROR), None)
 
 
-def _has_user(draft: Draft, _max_chars: int) -> Flaw | None:
-    return None if draft.user.strip() else Flaw("empty-user", "user", draft.user, "the question is empty")
-
-
-def _has_answer_if_any(draft: Draft, _max_chars: int) -> Flaw | None:
-    if draft.completion is None or draft.completion.strip():
-        return None
-    return Flaw("empty-completion", "completion", draft.completion, "the answer is empty")
-
-
-def _fits(draft: Draft, max_chars: int) -> Flaw | None:
-    length = len(draft.system or "") + len(draft.context or "") + len(draft.user)
-    if length <= max_chars:
-        return None
-    return Flaw("too-long", "user", draft.user, f"prompt with context has {length} characters > data.max_chars {max_chars}")
-
-
-def _has_schema(draft: Draft, _max_chars: int) -> Flaw | None:
-    if not draft.requires_json:
-        return None
-    if not draft.tool_schema:
-        return Flaw("schema-missing", "tool_schema", draft.tool_schema, "requires_json is true, tool_schema is not there")
-    why = _schema_fault(draft.tool_schema)
-    return Flaw("schema-invalid", "tool_schema", draft.tool_schema, why) if why else None
-
-
-def _schema_fault(schema: dict[str, Any]) -> str | None:
-    dialect = schema.get("$schema", "")
-    if not isinstance(dialect, str):
-        return "tool_schema.$schema is not a text"
-    try:
-        validator_for(schema, default=Draft202012Validator).check_schema(schema)
-    except SchemaError as error:
-        place = ".".join(str(part) for part in error.absolute_path)
-        return f"tool_schema{'.' if place else ''}{place}: {error.message[:120]}"
-    return None
-
-
-_RULES: tuple[Rule, ...] = (_has_user, _has_answer_if_any, _fits, _has_schema)
+@lru_cache(maxsize=8)
+def _limits_of(max_chars: int) -> RuleLimits:
+    return RuleLimits(max_prompt_chars=max_chars)

@@ -1,26 +1,40 @@
-"""Record shapes to one draft: our prompt record, chat messages, plain prompt. Unknown fields are kept in `extra`."""
+"""Record shapes to one draft: our prompt record, chats, Alpaca, ShareGPT, plain prompt. Unknown fields are kept in `extra`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from core.data.flaws import Flaw
+from core.data.turns import Turn, read_chat, read_tools
 
-Shape = Literal["record", "chat", "prompt"]
+Shape = Literal["record", "chat", "alpaca", "sharegpt", "prompt"]
 
-_MARKS: tuple[tuple[str, Shape], ...] = (("messages", "chat"), ("user", "record"), ("prompt", "prompt"))
-_NAMES: dict[Shape, dict[str, str]] = {
+_MARKS: tuple[tuple[str, Shape], ...] = (
+    ("messages", "chat"),
+    ("conversations", "sharegpt"),
+    ("user", "record"),
+    ("instruction", "alpaca"),
+    ("prompt", "prompt"),
+)
+_NAMES: Mapping[Shape, Mapping[str, str]] = {
     "record": {"system_hint": "system", "user": "user", "context": "context", "completion": "completion"},
+    "alpaca": {"system": "system", "instruction": "user", "input": "input", "output": "completion"},
     "prompt": {"system": "system", "prompt": "user", "context": "context", "completion": "completion"},
 }
+_PLACES: Mapping[Shape, str] = {"chat": "messages", "sharegpt": "conversations"}
 _TOOL_FIELDS = ("requires_json", "tool_name", "tool_schema")
-_ROLES = ("system", "user", "assistant")
+_KNOWN = frozenset({*_TOOL_FIELDS, "tools"})
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A record in the one form all shapes are read into; its texts are as the source has them."""
+    """A record in the one form all shapes are read into; its texts are as the source has them.
+
+    `history` holds the turns before the last question, `steps` the tool calls and results between it and the answer;
+    `tools` and `answer_tool_calls` are in OpenAI's form.
+    """
 
     shape: Shape
     user: str
@@ -31,18 +45,47 @@ class Draft:
     tool_name: str | None = None
     tool_schema: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    history: tuple[Turn, ...] = ()
+    steps: tuple[Turn, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
+    answer_tool_calls: tuple[dict[str, Any], ...] = ()
+
+    def shaping(self) -> dict[str, Any]:
+        """Return the fields a row's chat and its id depend on; those of longer chats only where they say something."""
+        more: dict[str, Any] = {
+            "history": [turn.given() for turn in self.history],
+            "steps": [turn.given() for turn in self.steps],
+            "tools": list(self.tools),
+            "answer_tool_calls": list(self.answer_tool_calls),
+        }
+        return {
+            "user": self.user,
+            "system": self.system,
+            "context": self.context,
+            "completion": self.completion,
+            "requires_json": self.requires_json,
+            "tool_name": self.tool_name,
+            "tool_schema": self.tool_schema,
+            **{name: value for name, value in more.items() if value},
+        }
 
 
 def draft_of(record: dict[str, Any], shape: Literal["auto"] | Shape) -> Draft | Flaw:
-    """Read a record in the given shape, or in the one it shows by its fields."""
-    found = next((kind for mark, kind in _MARKS if mark in record), None) if shape == "auto" else shape
+    """Read a record in the given shape, or in the one it shows by its fields. A field that is null is one that is not there."""
+    found = _shape_of(record) if shape == "auto" else shape
     if found is None:
         fields = ", ".join(sorted(record)[:8]) or "no field"
         return Flaw("shape-unknown", None, record, f"no known shape has these fields: {fields}")
     tool = _tool_fields(record)
     if isinstance(tool, Flaw):
         return tool
-    return _from_chat(record, tool) if found == "chat" else _from_fields(record, found, tool)
+    return _from_chat(record, found, tool) if found in _PLACES else _from_fields(record, found, tool)
+
+
+def _shape_of(record: dict[str, Any]) -> Shape | None:
+    """Return the shape of the first mark that is set; in a table of several shapes the others' columns are empty."""
+    set_marks = (shape for mark, shape in _MARKS if record.get(mark) is not None)
+    return next(set_marks, None) or next((shape for mark, shape in _MARKS if mark in record), None)
 
 
 def _tool_fields(record: dict[str, Any]) -> dict[str, Any] | Flaw:
@@ -52,6 +95,11 @@ def _tool_fields(record: dict[str, Any]) -> dict[str, Any] | Flaw:
         if not isinstance(value, kinds[name]):
             expected = {bool: "true or false", str: "a text", dict: "an object"}[kinds[name]]
             return Flaw("field-wrong-type", name, value, f"{name} is not {expected}")
+    if record.get("tools") is not None:
+        tools = read_tools(record["tools"])
+        if isinstance(tools, Flaw):
+            return tools
+        found["tools"] = tools
     return found
 
 
@@ -63,45 +111,61 @@ def _from_fields(record: dict[str, Any], shape: Shape, tool: dict[str, Any]) -> 
             return Flaw("field-wrong-type", source, value, f"{source} is not a text")
         if value is not None:
             texts[target] = value
-    known = {*_NAMES[shape], *_TOOL_FIELDS}
-    extra = {name: value for name, value in record.items() if name not in known}
+    history = _pairs(record.get("history")) if shape == "alpaca" else ()
+    if isinstance(history, Flaw):
+        return history
+    known = {*_NAMES[shape], *_KNOWN, *(("history",) if shape == "alpaca" else ())}
+    question, given = texts.get("user", ""), texts.get("input", "")
     return Draft(
         shape=shape,
-        user=texts.get("user", ""),
+        user=f"{question}\n\n{given}" if given.strip() else question,
         system=texts.get("system"),
         context=texts.get("context"),
         completion=texts.get("completion"),
-        extra=extra,
+        extra=_others(record, known),
+        history=history,
         **tool,
     )
 
 
-def _from_chat(record: dict[str, Any], tool: dict[str, Any]) -> Draft | Flaw:
-    messages = record.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-        return Flaw("field-wrong-type", "messages", messages, "messages is not a list of objects")
-    if flaw := _first_flaw(messages):
-        return flaw
-    system = messages[0]["content"] if messages[0]["role"] == "system" else None
-    turns = messages[1:] if system is not None else messages
-    if [turn["role"] for turn in turns] not in (["user"], ["user", "assistant"]):
-        roles = ", ".join(turn["role"] for turn in turns)[:80]
-        return Flaw("chat-not-one-turn", "messages", roles, f"the turns are {roles or 'none'}, not user, assistant")
-    extra = {k: v for k, v in record.items() if k not in {"messages", *_TOOL_FIELDS}}
-    if any(set(message) - {"role", "content"} for message in messages):
-        extra["messages"] = messages
-    completion = turns[1]["content"] if len(turns) > 1 else None
-    return Draft(shape="chat", user=turns[0]["content"], system=system, completion=completion, **tool, extra=extra)
+def _pairs(history: object) -> tuple[Turn, ...] | Flaw:
+    """Return the turns of Alpaca's history, a list of question and answer."""
+    pairs = [] if history is None else history
+    turns: list[Turn] = []
+    for index, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
+        place = f"history[{index}]"
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            return Flaw("field-wrong-type", place, pair, "history is not a list of question and answer")
+        if not all(text.strip() for text in pair):
+            return Flaw("empty-content", place, repr(pair), "a turn is empty")
+        turns += [Turn("user", pair[0]), Turn("assistant", pair[1])]
+    return tuple(turns)
 
 
-def _first_flaw(messages: list[dict[str, Any]]) -> Flaw | None:
-    for index, message in enumerate(messages):
-        place = f"messages[{index}]"
-        role, content = message.get("role"), message.get("content")
-        if role not in _ROLES:
-            return Flaw("role-unknown", f"{place}.role", role, f"{str(role)[:40]!r} is no role edgekiln knows")
-        if not isinstance(content, str):
-            return Flaw("field-wrong-type", f"{place}.content", content, "content is not a text")
-        if role == "system" and index > 0:
-            return Flaw("system-not-first", f"{place}.role", content, f"the system message is number {index + 1}")
-    return None
+def _from_chat(record: dict[str, Any], shape: Shape, tool: dict[str, Any]) -> Draft | Flaw:
+    place = _PLACES[shape]
+    chat = read_chat(record.get(place), place)
+    if isinstance(chat, Flaw):
+        return chat
+    system, known = chat.system, {place, *_KNOWN}
+    if shape == "sharegpt" and system is None and isinstance(record.get("system"), str):
+        system = record["system"]
+        known.add("system")
+    extra = _others(record, known)
+    if not chat.whole:
+        extra[place] = record[place]
+    return Draft(
+        shape=shape,
+        user=chat.user,
+        system=system,
+        completion=chat.answer.content if chat.answer else None,
+        answer_tool_calls=chat.answer.tool_calls if chat.answer else (),
+        history=chat.history,
+        steps=chat.steps,
+        **tool,
+        extra=extra,
+    )
+
+
+def _others(record: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in known and value is not None}

@@ -156,15 +156,7 @@ class _Pass:
 
 def _row(draft: Draft, held_out_share: float) -> PromptRow:
     """Build the row; its id is the hash of everything that shapes the chat, so not of `extra`."""
-    shaping = {
-        "user": draft.user,
-        "system": draft.system,
-        "context": draft.context,
-        "completion": draft.completion,
-        "requires_json": draft.requires_json,
-        "tool_name": draft.tool_name,
-        "tool_schema": draft.tool_schema,
-    }
+    shaping = draft.shaping()
     split = side(score(draft.user, draft.context), held_out_share)
     return PromptRow.model_validate(
         {"row_id": digest_of(shaping)[:_ID_DIGITS], "split": split, **shaping, "extra": draft.extra}

@@ -41,9 +41,10 @@ def _tokenise(
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, row: LabeledRow, *, answered: bool) -> str:
-    messages: list[dict[str, Any]] = [message.model_dump() for message in row.messages]
+    messages: list[dict[str, Any]] = [message.for_template() for message in row.messages]
     shown = messages if answered else messages[:-1]
-    return str(tokenizer.apply_chat_template(shown, tokenize=False, add_generation_prompt=not answered))
+    tools = list(row.tools) or None
+    return str(tokenizer.apply_chat_template(shown, tools=tools, tokenize=False, add_generation_prompt=not answered))
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

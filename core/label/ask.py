@@ -36,11 +36,11 @@ class Problem(Contract):
 
 
 def messages_for(row: PromptRow) -> tuple[Message, ...]:
-    """Return what the teacher is shown: the hint as system, the context as documentation before the question."""
+    """Return what the teacher is shown: the hint as system, earlier turns, the context as documentation before the question."""
     system = "\n\n".join(part for part in (row.system, _json_instruction(row)) if part)
     user = f"Documentation:\n{row.context}\n\n{row.user}" if row.context else row.user
     head = (Message(role="system", content=system),) if system else ()
-    return (*head, Message(role="user", content=user))
+    return (*head, *row.history, Message(role="user", content=user), *row.steps)
 
 
 def _json_instruction(row: PromptRow) -> str | None:
@@ -67,6 +67,7 @@ def first_request(row: PromptRow, teacher: str, config: LabelConfig) -> Request:
         max_tokens=config.max_tokens,
         seed=config.seed,
         answer_schema=schema_of(row),
+        tools=row.tools,
     )
 
 
@@ -78,7 +79,10 @@ def second_request(first: Request, reply: Reply, problem: Problem) -> Request | 
     *head, last = first.messages
     if problem.code == "teacher-length":
         words = max(8, first.max_tokens // 4)
-        shorter = last.model_copy(update={"content": f"{last.content}\n\nUse at most {words} words."})
+        wish = f"Use at most {words} words."
+        if last.role != "user":  # a tool's result is left as it is
+            return first.model_copy(update={"messages": (*first.messages, Message(role="user", content=wish))})
+        shorter = last.model_copy(update={"content": f"{last.content}\n\n{wish}"})
         return first.model_copy(update={"messages": (*head, shorter)})
     if problem.code == "teacher-json":
         said = Message(role="assistant", content=reply.text)
@@ -88,15 +92,15 @@ def second_request(first: Request, reply: Reply, problem: Problem) -> Request | 
 
 
 def completion_of(reply: Reply, schema: dict[str, Any] | None) -> str | Problem:
-    """Return the completion in a reply, or why there is none. A thinking model's thoughts are left out."""
+    """Return the completion in a reply, or why there is none; empty beside tool calls. Thoughts are left out."""
     if reply.finish_reason == "length":
         return Problem(code="teacher-length", reason=f"cut off at {reply.completion_tokens} tokens")
     if reply.finish_reason == "content_filter":
         return Problem(code="teacher-filter", reason="the endpoint's content filter stopped the answer")
     text = reply.text.rpartition(_THOUGHT_END)[2].strip()
-    if not text:
+    if not text and not reply.tool_calls:
         return Problem(code="teacher-empty", reason=f"empty answer, finish_reason {reply.finish_reason}")
-    if schema is not None and (fault := _json_fault(text, schema)):
+    if schema is not None and not reply.tool_calls and (fault := _json_fault(text, schema)):
         return Problem(code="teacher-json", reason=fault)
     return text
 
@@ -128,15 +132,19 @@ def _short(text: str) -> str:
     return " ".join(text.split())[:_EXCERPT_CHARS]
 
 
-def labeled(row: PromptRow, completion: str, context_distillation: bool) -> LabeledRow:
+def labeled(
+    row: PromptRow, completion: str, context_distillation: bool, tool_calls: tuple[dict[str, Any], ...] = ()
+) -> LabeledRow:
     """Return the chat the student learns; with context distillation it must answer without hint and context."""
-    asked = (Message(role="user", content=row.user),) if context_distillation else messages_for(row)
+    bare = (*row.history, Message(role="user", content=row.user), *row.steps)
+    asked = bare if context_distillation else messages_for(row)
     return LabeledRow(
         row_id=row.row_id,
         split=row.split,
-        messages=(*asked, Message(role="assistant", content=completion)),
+        messages=(*asked, Message(role="assistant", content=completion, tool_calls=tool_calls)),
         requires_json=row.requires_json,
         tool_schema=row.tool_schema,
+        tools=row.tools,
     )
 
 

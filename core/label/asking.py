@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import Any
 
 from core.config import LabelConfig
 from core.contract import Contract
@@ -24,6 +25,7 @@ class Outcome(Contract):
     """How the question of one row stands: a completion, a problem, or (with `missing`) a request without an answer."""
 
     completion: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
     problem: Problem | None = None
     missing: Request | None = None
     prompt_tokens: int = 0
@@ -57,6 +59,7 @@ def _outcome(
 ) -> Outcome:
     return Outcome(
         completion=completion,
+        tool_calls=replies[-1].tool_calls if completion is not None else (),
         problem=problem,
         missing=missing,
         prompt_tokens=sum(reply.prompt_tokens for reply in replies),

@@ -9,8 +9,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from pydantic import BaseModel
+
 from core.catalogue import EndpointModel, HubModel, ModelCard
 from core.config import LabelConfig, secret
+from core.data.flaws import Flaw
+from core.data.turns import read_calls
 from core.errors import TeacherFailed, ToolMissing
 from core.label.ledger import Reply, Request
 from core.label.teachers import Trouble
@@ -80,6 +84,8 @@ class EndpointTeacher:
             "seed": request.seed,
             "extra_headers": {"Idempotency-Key": request.key},
         }
+        if request.tools:
+            arguments["tools"] = list(request.tools)
         if request.answer_schema is not None:
             arguments["response_format"] = {
                 "type": "json_schema",
@@ -133,13 +139,22 @@ def _reply(done: Any, latency_ms: float) -> Reply | Trouble:
     if not choices or getattr(choices[0], "message", None) is None:
         return Trouble(reason="the endpoint's answer is no chat completion", retryable=True)
     usage = getattr(done, "usage", None)
+    said = getattr(choices[0].message, "tool_calls", None) or []
+    calls = read_calls([_plain(call) for call in said], "tool_calls") if isinstance(said, list) and said else ()
+    if isinstance(calls, Flaw):
+        return Trouble(reason=f"the endpoint's answer is no chat completion: {calls.reason}", retryable=True)
     return Reply(
         text=choices[0].message.content or "",
         finish_reason=choices[0].finish_reason or "unknown",
         prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
         completion_tokens=getattr(usage, "completion_tokens", None) or 0,
         latency_ms=latency_ms,
+        tool_calls=calls,
     )
+
+
+def _plain(call: object) -> object:
+    return call.model_dump() if isinstance(call, BaseModel) else call
 
 
 def _one_line(error: Exception) -> str:

@@ -34,7 +34,8 @@ class LlamaTeacher:
         started = time.perf_counter()
         try:
             done = self._model.create_chat_completion(
-                messages=[message.model_dump() for message in request.messages],
+                messages=[message.for_template() for message in request.messages],
+                tools=list(request.tools) or None,
                 temperature=request.temperature,
                 max_tokens=request.max_tokens,
                 seed=request.seed,

@@ -169,11 +169,12 @@ def _write(
     kept: dict[str, list[dict[str, Any]]] = {"train": [], "held_out": []}
     aside: list[Reject] = []
     for row in rows:
-        completion, problem = row.completion, plan.broken.get(row.row_id)
+        completion, calls, problem = row.completion, row.answer_tool_calls, plan.broken.get(row.row_id)
         if question := plan.questions.get(row.row_id):
-            completion, problem = outcomes[question.key].completion, outcomes[question.key].problem
+            outcome = outcomes[question.key]
+            completion, calls, problem = outcome.completion, outcome.tool_calls, outcome.problem
         if completion is not None:
-            kept[row.split].append(labeled(row, completion, context_distillation).model_dump(mode="json"))
+            kept[row.split].append(labeled(row, completion, context_distillation, calls).model_dump(mode="json"))
         elif problem is not None:
             aside.append(set_aside(row, problem))
     for split, records in kept.items():

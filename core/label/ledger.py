@@ -8,8 +8,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from operator import not_
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import Field
 
 from core.contract import Contract
 from core.data.record import Message
@@ -18,7 +21,7 @@ from core.files import digest_of
 
 State = Literal["waiting", "answered", "failed"]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _BUSY_TIMEOUT_S = 30.0
 _TABLE = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -36,6 +39,7 @@ CREATE TABLE IF NOT EXISTS requests (
     attempts INTEGER NOT NULL DEFAULT 0,
     first_sent_at TEXT NOT NULL,
     finished_at TEXT,
+    tool_calls TEXT,
     CHECK ((state = 'answered') = (answer IS NOT NULL))
 ) STRICT
 """
@@ -50,6 +54,8 @@ class Request(Contract):
     max_tokens: int
     seed: int
     answer_schema: dict[str, Any] | None = None
+    # not written where there is none, so that answers asked for before there were tools keep their keys
+    tools: tuple[dict[str, Any], ...] = Field(default=(), exclude_if=not_)
 
     @property
     def key(self) -> str:
@@ -58,13 +64,14 @@ class Request(Contract):
 
 
 class Reply(Contract):
-    """A teacher's raw answer; `finish_reason` as the endpoint spells it."""
+    """A teacher's raw answer; `finish_reason` and `tool_calls` as OpenAI's endpoint spells them."""
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
     latency_ms: float
+    tool_calls: tuple[dict[str, Any], ...] = ()
 
 
 class Entry(Contract):
@@ -88,8 +95,8 @@ class Ledger:
     def find(self, key: str) -> Entry | None:
         """Return how a request stands, None when it was never sent."""
         rows = self._execute(
-            "SELECT state, answer, finish_reason, prompt_tokens, completion_tokens, latency_ms, error, sent, attempts"
-            " FROM requests WHERE key = ?",
+            "SELECT state, answer, finish_reason, prompt_tokens, completion_tokens, latency_ms, error, sent, attempts,"
+            " tool_calls FROM requests WHERE key = ?",
             key,
         )
         return _entry(rows[0]) if rows else None
@@ -109,13 +116,14 @@ class Ledger:
         """Keep the answer to a waiting request for good; an answer that is already there stays."""
         self._execute(
             "UPDATE requests SET state = 'answered', answer = ?, finish_reason = ?, prompt_tokens = ?,"
-            " completion_tokens = ?, latency_ms = ?, error = NULL, attempts = attempts + 1, finished_at = ?"
+            " completion_tokens = ?, latency_ms = ?, tool_calls = ?, error = NULL, attempts = attempts + 1, finished_at = ?"
             " WHERE key = ? AND state <> 'answered'",
             reply.text,
             reply.finish_reason,
             reply.prompt_tokens,
             reply.completion_tokens,
             reply.latency_ms,
+            json.dumps(reply.tool_calls, ensure_ascii=False) if reply.tool_calls else None,
             _now(),
             key,
         )
@@ -167,8 +175,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} has ledger version {version} > {_SCHEMA_VERSION}",
             remedy="Use the edgekiln that wrote it, or a newer one.",
         )
+    connection.execute("BEGIN IMMEDIATE")
     connection.execute(_TABLE)
+    if version == 1:  # before teachers could call tools
+        connection.execute("ALTER TABLE requests ADD COLUMN tool_calls TEXT")
     connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+    connection.execute("COMMIT")
 
 
 @contextmanager
@@ -188,7 +200,7 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    state, answer, finish_reason, prompt_tokens, completion_tokens, latency_ms, error, sent, attempts = row
+    state, answer, finish_reason, prompt_tokens, completion_tokens, latency_ms, error, sent, attempts, calls = row
     reply = None
     if answer is not None:
         reply = Reply(
@@ -197,6 +209,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             latency_ms=latency_ms,
+            tool_calls=json.loads(calls) if calls else (),
         )
     return Entry(state=state, reply=reply, error=error, sent=sent, attempts=attempts)
 

@@ -71,6 +71,37 @@ def test_a_template_that_cannot_teach_is_refused(tiny_student, tmp_path, templat
     assert "row-7" in caught.value.problem
 
 
+def test_history_tools_and_tool_calls_reach_the_template_and_only_the_answer_is_learned(tiny_student, tmp_path):
+    folder = shutil.copytree(tiny_student, tmp_path / "student")
+    template = (
+        "{% for t in tools or [] %}<|im_start|>tool {{ t.function.name }}<|im_end|>{% endfor %}"
+        "{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments.city }}){% endfor %}<|im_end|>"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}"
+    )
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    call = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Lima"}'}}
+    messages = (
+        Message(role="user", content="Hi?"),
+        Message(role="assistant", content="Hi."),
+        Message(role="user", content="Cold?"),
+        Message(role="assistant", content="", tool_calls=(call,)),
+        Message(role="tool", content="9"),
+        Message(role="assistant", content="Yes."),
+    )
+    tools = ({"type": "function", "function": {"name": "weather"}},)
+    asked = LabeledRow(row_id="a", split="train", messages=messages, tools=tools)
+    calls = LabeledRow(row_id="b", split="train", messages=messages[:4], tools=tools)
+
+    whole, called = tokenise([asked, calls], folder, 256, tmp_path / "work")
+
+    assert trained(folder, whole) == "Yes.<|im_end|>"
+    assert trained(folder, called) == "weather(Lima)<|im_end|>"
+    assert text_of(folder, list(whole.input_ids)).startswith(
+        "<|im_start|>tool weather<|im_end|><|im_start|>user:Hi?<|im_end|><|im_start|>assistant:Hi.<|im_end|>"
+    )
+
+
 @pytest.mark.model
 def test_the_default_models_tokens_are_those_of_llama_cpp(smollm_folder, default_gguf, toolchain, tmp_path):
     from core.toolchain import use_libraries

@@ -127,9 +127,9 @@ def test_too_few_rows_stop_the_run(workspace: Workspace, tmp_path: Path) -> None
 
 
 def test_a_file_of_nothing_but_rubbish_is_told_with_its_reason(workspace: Workspace, tmp_path: Path) -> None:
-    source = put(tmp_path / "table.csv", ["prompt,answer", "a,b"])
+    source = put(tmp_path / "table.txt", ["prompt,answer", "a,b"])
 
-    with pytest.raises(NoRowsLeft, match=r"0 good rows < data\.min_rows 8: .*table\.csv:1 no JSON: Expecting value"):
+    with pytest.raises(NoRowsLeft, match=r"0 good rows < data\.min_rows 8: .*table\.txt:1 no JSON: Expecting value"):
         validate(DataConfig(sources=(source,)), workspace)
 
 

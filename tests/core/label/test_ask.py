@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import LabelConfig
-from core.data.record import PromptRow
+from core.data.record import Message, PromptRow
 from core.label.ask import (
     Problem,
     completion_of,
@@ -23,6 +23,10 @@ from core.label.ask import (
 from core.label.ledger import Reply
 
 CONFIG = LabelConfig(teacher="qwen3-8b", max_tokens=80)
+CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Québec"}'}}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+EARLIER = (Message(role="user", content="Hi?"), Message(role="assistant", content="Hi."))
+STEPS = (Message(role="assistant", content="", tool_calls=(CALL,)), Message(role="tool", content="-20"))
 SCHEMA = {"type": "object", "properties": {"guests": {"type": "integer"}}, "required": ["guests"]}
 
 
@@ -125,3 +129,27 @@ def test_a_cut_answer_is_asked_for_shorter_and_a_wrong_one_is_shown_its_fault() 
     assert "not JSON" in mended.messages[-1].content
     assert len({first.key, shorter.key, mended.key}) == 3
     assert second_request(first, _reply(""), Problem(code="teacher-empty", reason="")) is None
+
+
+def test_earlier_turns_stand_before_the_question_and_tool_steps_behind_it() -> None:
+    row = _row(history=EARLIER, steps=STEPS, tools=(TOOL,))
+
+    request = first_request(row, "t", CONFIG)
+
+    assert [m.role for m in request.messages] == ["system", "user", "assistant", "user", "assistant", "tool"]
+    assert request.messages[3].content == "Documentation:\nCats purr.\n\nDo cats purr?"
+    assert request.tools == (TOOL,)
+    student = labeled(row, "Yes.", context_distillation=True)
+    assert [m.content for m in student.messages] == ["Hi?", "Hi.", "Do cats purr?", "", "-20", "Yes."]
+    assert student.tools == (TOOL,)
+    assert first_request(_row(history=EARLIER), "t", CONFIG).key != first_request(_row(), "t", CONFIG).key
+    shorter = second_request(request, _reply("Ha", "length"), Problem(code="teacher-length", reason=""))
+    assert [m.role for m in shorter.messages[-2:]] == ["tool", "user"]
+
+
+def test_a_reply_that_calls_a_tool_is_an_answer_without_text() -> None:
+    reply = _reply("").model_copy(update={"tool_calls": (CALL,)})
+
+    assert completion_of(reply, None) == ""
+    assert completion_of(reply, SCHEMA) == ""
+    assert labeled(_row(), "", False, (CALL,)).messages[-1].tool_calls == (CALL,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -328,3 +329,35 @@ def test_a_retry_after_header_is_read_as_seconds_or_a_date() -> None:
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT", now) == 30.0
     assert retry_after_s("Wed, 21 Oct 2015 07:00:00 GMT", now) == 0.0
     assert [retry_after_s(header, now) for header in (None, "", "soon", "inf", "nan")] == [None] * 5
+
+
+def test_tools_are_offered_and_a_call_is_the_answer(workspace, server, step, config, make_dataset, make_rows) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Québec"}'}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    body = {"id": "1", "object": "chat.completion", "choices": [choice], "usage": {}}
+    server.script["Question 000"] = [step(body=json.dumps(body).encode())]
+    rows = make_rows(
+        4, tools=(tool,), history=({"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hi."})
+    )
+    rows.append(rows[0].model_copy(update={"row_id": "given", "completion": "", "answer_tool_calls": (call,)}))
+
+    artifact = label(make_dataset(workspace, rows), config, workspace)
+
+    assert all(sent.body["tools"] == [tool] for sent in server.sent)
+    assert [message["role"] for message in server.sent[0].body["messages"]] == ["user", "assistant", "user"]
+    trained = list(read_labeled(workspace.folder(Stage.LABEL, artifact.artifact_id) / "train.jsonl"))
+    assert [row.messages[-1].tool_calls for row in trained] == [(call,), (), (), (call,)]
+    assert trained[0].messages[-1].content == ""
+    assert all(row.tools == (tool,) for row in trained)
+
+
+def test_a_tool_call_without_a_name_is_asked_again(workspace, server, step, config, make_dataset, make_rows) -> None:
+    message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {}}]}
+    body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
+    server.script["Question 000"] = [step(body=body)]
+
+    artifact = label(make_dataset(workspace, make_rows(4)), config, workspace)
+
+    assert (artifact.unanswered, artifact.asked) == (0, 5)

@@ -37,6 +37,7 @@ REPLIES = st.builds(
     prompt_tokens=st.integers(0, 9999),
     completion_tokens=st.integers(0, 9999),
     latency_ms=st.floats(0, 1e6),
+    tool_calls=st.just(()) | st.just(({"type": "function", "function": {"name": "weather", "arguments": "{}"}},)),
 )
 
 
@@ -166,7 +167,7 @@ def test_a_ledger_from_the_future_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(ArtifactError, match="version 7 > 1"), open_ledger(path):
+    with pytest.raises(ArtifactError, match="version 7 > 2"), open_ledger(path):
         pass
 
 
@@ -176,3 +177,20 @@ def test_a_full_disk_is_named_as_such(tmp_path: Path) -> None:
         ledger._execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(DiskFull):
             ledger.begin(_request("x" * 100_000))
+
+
+def test_a_ledger_of_the_first_version_keeps_its_answers(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+    with open_ledger(path) as ledger:
+        ledger.begin(_request())
+        ledger.commit(_request().key, _reply())
+    connection = sqlite3.connect(path)
+    connection.execute("ALTER TABLE requests DROP COLUMN tool_calls")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+    for _ in range(2):
+        with open_ledger(path) as ledger:
+            entry = ledger.find(_request().key)
+            assert entry is not None
+            assert entry.reply == _reply()

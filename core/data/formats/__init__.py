@@ -1,0 +1,1 @@
+"""The file formats the readers know, one module each; readers.py is the door."""

@@ -1,0 +1,187 @@
+"""The privacy pass, opt-in: personal data and secrets out of a row's texts, placeholders in; counted by kind, never kept.
+
+What each kind looks like is in personal_patterns.py and secret_patterns.py. Names of people need a model; without one they
+are not looked for, and the report says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, get_args
+
+from core.contract import Contract
+from core.data import personal_patterns as patterns
+from core.data.flaws import Flaw
+from core.data.limits import PersonalKind, PrivacyLimits
+from core.data.secret_patterns import secrets_in
+
+NameFinder = Callable[[str], Iterable[tuple[int, int]]]
+
+_ROUNDS = 8  # each takes something out; text that still shows values after so many is made to
+
+# What is found first wins where two overlap.
+_FINDERS: tuple[tuple[PersonalKind, Callable[[str], Iterator[tuple[int, int]]]], ...] = (
+    ("secret", secrets_in),
+    ("email", patterns.emails_in),
+    ("iban", patterns.ibans_in),
+    ("national-id", patterns.national_ids_in),
+    ("card", patterns.cards_in),
+    ("ip", patterns.ips_in),
+    ("address", patterns.addresses_in),
+)
+_WITH_DIGITS = frozenset({"iban", "card", "national-id", "phone", "ip", "address"})
+
+
+@dataclass(frozen=True)
+class Redacted:
+    """A row's tree without its personal data; `excess` when there was too much to go on with, and `tree` is None."""
+
+    tree: Any
+    counts: Counter[PersonalKind]
+    excess: bool = False
+
+
+class PrivacyReport(Contract):
+    """How much was redacted in a pass, by kind; values are nowhere."""
+
+    rows: int
+    rows_redacted: int
+    rows_set_aside: int
+    counts: dict[PersonalKind, int]
+    checked: tuple[PersonalKind, ...]
+    not_checked: tuple[PersonalKind, ...]
+
+
+class PrivacyTally:
+    """Counts what a pass redacts."""
+
+    def __init__(self, limits: PrivacyLimits, names: NameFinder | None = None) -> None:
+        self._checked = tuple(kind for kind in limits.kinds if kind != "name" or names)
+        self._rows = self._redacted = self._set_aside = 0
+        self._counts: Counter[PersonalKind] = Counter()
+
+    def add(self, redacted: Redacted) -> None:
+        """Count one row."""
+        self._rows += 1
+        self._set_aside += redacted.excess
+        self._redacted += bool(redacted.counts) and not redacted.excess
+        self._counts.update(redacted.counts)
+
+    def report(self) -> PrivacyReport:
+        """Return what was counted and which kinds were not looked for."""
+        kinds: tuple[PersonalKind, ...] = get_args(PersonalKind)
+        return PrivacyReport(
+            rows=self._rows,
+            rows_redacted=self._redacted,
+            rows_set_aside=self._set_aside,
+            counts={kind: self._counts[kind] for kind in kinds if self._counts[kind]},
+            checked=self._checked,
+            not_checked=tuple(kind for kind in kinds if kind not in self._checked),
+        )
+
+
+def redact(tree: Any, limits: PrivacyLimits, names: NameFinder | None = None) -> Redacted:
+    """Return a JSON tree with every personal value in its texts and keys replaced, one placeholder a value.
+
+    A value found in one place is replaced wherever it stands in the row. Numbers are looked at as the text they print.
+    """
+    placeholders: dict[str, str] = {}
+    counts: Counter[PersonalKind] = Counter()
+    numbers: Counter[PersonalKind] = Counter()
+    for _ in range(_ROUNDS):
+        found = [(text, find(text, limits, names)) for text in _texts(tree)]
+        if not any(spans for _, spans in found):
+            return Redacted(tree, counts)
+        for text, spans in found:
+            for start, end, kind in spans:
+                counts[kind] += 1
+                if (value := text[start:end]) not in placeholders:
+                    numbers[kind] += 1
+                    placeholders[value] = f"<{kind.upper().replace('-', '_')}_{numbers[kind]}>"
+        if len(placeholders) > limits.max_values:
+            return Redacted(None, counts, excess=True)
+        tree = _mapped(tree, partial(_replaced, dict(found), placeholders))
+    return Redacted(None, counts, excess=True)
+
+
+def redact_flaw(flaw: Flaw, limits: PrivacyLimits, names: NameFinder | None = None) -> Flaw:
+    """Return a flaw whose value and reason hold no personal data; call it before `Flaw.at` cuts the excerpt."""
+    redacted = redact({"value": flaw.value, "reason": flaw.reason}, limits, names)
+    if redacted.excess:
+        return replace(flaw, value="<REDACTED>", reason=f"the reason of {flaw.code} holds personal data")
+    return replace(flaw, value=redacted.tree["value"], reason=redacted.tree["reason"])
+
+
+def find(text: str, limits: PrivacyLimits, names: NameFinder | None = None) -> list[tuple[int, int, PersonalKind]]:
+    """Return where personal data stands in a text, in order and without overlap."""
+    has_digit = any(map(text.__contains__, "0123456789"))
+    found: list[tuple[int, int, PersonalKind]] = []
+    for kind, finder in _FINDERS:
+        if kind in limits.kinds and (has_digit or kind not in _WITH_DIGITS):
+            found += ((*span, kind) for span in finder(text))
+    if "phone" in limits.kinds and has_digit:
+        found += ((*span, "phone") for span in patterns.phones_in(text, limits.regions))
+    if "name" in limits.kinds and names:
+        found += ((*span, "name") for span in names(text))
+    return _apart(found)
+
+
+def _apart(found: list[tuple[int, int, PersonalKind]]) -> list[tuple[int, int, PersonalKind]]:
+    """Join what overlaps into one find of the kind that was found first, so that no end of either stays."""
+    rank = {id(entry): place for place, entry in enumerate(found)}
+    joined: list[tuple[int, int, PersonalKind]] = []
+    best = 0
+    for entry in sorted(found, key=lambda entry: entry[:2]):
+        start, end, kind = entry
+        if joined and start < joined[-1][1]:
+            first, last, before = joined[-1]
+            joined[-1] = (first, max(last, end), kind if rank[id(entry)] < best else before)
+            best = min(best, rank[id(entry)])
+        else:
+            joined.append(entry)
+            best = rank[id(entry)]
+    return joined
+
+
+def _replaced(
+    found: Mapping[str, Sequence[tuple[int, int, PersonalKind]]], placeholders: Mapping[str, str], text: str
+) -> str:
+    parts, done = [], 0
+    for start, end, _ in found.get(text, ()):
+        parts += [text[done:start], placeholders[text[start:end]]]
+        done = end
+    text = "".join([*parts, text[done:]])
+    for value in sorted(placeholders, key=len, reverse=True):
+        if value in text:
+            text = text.replace(value, placeholders[value])
+    return text
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _texts(key)
+            yield from _texts(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from _texts(value)
+    elif isinstance(tree, int | float) and not isinstance(tree, bool):
+        yield str(tree)
+
+
+def _mapped(tree: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(tree, str):
+        return change(tree)
+    if isinstance(tree, dict):
+        return {_mapped(key, change): _mapped(value, change) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_mapped(value, change) for value in tree]
+    if isinstance(tree, int | float) and not isinstance(tree, bool):
+        shown = str(tree)
+        return tree if (changed := change(shown)) == shown else changed
+    return tree

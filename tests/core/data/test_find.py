@@ -1,0 +1,64 @@
+"""What a name stands for: folders with loops, globs, files under several names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from core.data.find import find_sources
+from core.errors import SourceMissing
+
+ROW = b'{"user": "Salut"}\n'
+
+
+def paths_of(name: Path | str) -> list[str]:
+    return sorted(source.name for source in find_sources(str(name), 8).values())
+
+
+def test_a_folder_that_leads_into_itself_is_walked_once(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "a.jsonl").write_bytes(ROW)
+    (tmp_path / "deep" / "er" / "loop").symlink_to(tmp_path)
+    (tmp_path / "deep" / "self").symlink_to(tmp_path / "deep")
+    (tmp_path / "nowhere.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+
+    assert paths_of(tmp_path) == [str(tmp_path / "deep" / "er" / "a.jsonl")]
+    assert len(paths_of(f"{tmp_path}/**/*.jsonl")) == 1
+
+
+def test_a_folder_behind_a_link_is_read(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.csv").write_bytes(b"user\na\n")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "link").symlink_to(tmp_path / "elsewhere")
+
+    assert paths_of(tmp_path / "set") == [str(tmp_path / "set" / "link" / "a.csv")]
+
+
+def test_a_folder_and_a_glob_take_every_known_ending(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.json.gz", "c.TSV", "d.zst", "e.md", "f"):
+        (tmp_path / name).write_bytes(ROW)
+    known = [str(tmp_path / name) for name in ("a.jsonl", "b.json.gz", "c.TSV")]
+
+    assert paths_of(tmp_path) == paths_of(f"{tmp_path}/*") == known
+    assert paths_of(f"{tmp_path}/*.md") == [str(tmp_path / "e.md")]
+
+
+def test_a_folder_without_records_says_which_endings_it_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_bytes(ROW)
+
+    with pytest.raises(
+        SourceMissing, match=r"holds no file of records \(\.jsonl, \.ndjson, \.json, \.csv, \.tsv, \.parquet\)"
+    ):
+        paths_of(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(ROW)
+    (tmp_path / "a.jsonl").chmod(0)
+
+    with pytest.raises(SourceMissing, match="cannot be read: Permission denied"):
+        paths_of(tmp_path / "a.jsonl")
