@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from core.config import read_yaml, shipped, user_folder
 from core.contract import Contract, Sha256
 from core.errors import BadConfig
+from core.shape import ModelShape
 
 
 class PackagedGguf(Contract):
@@ -51,7 +52,10 @@ Source = Annotated[PackagedGguf | HubModel | LocalModel | EndpointModel, Field(d
 
 
 class ModelCard(Contract):
-    """A model: sizes in parameters and MiB, `memory_mib` for weights as they are loaded in the stated role."""
+    """A model: sizes in parameters and MiB, `memory_mib` for weights as they are loaded in the stated role.
+
+    `shape` is what its config.json says, so that its memory can be told before anything is fetched.
+    """
 
     name: str
     roles: tuple[Literal["teacher", "student"], ...]
@@ -61,6 +65,7 @@ class ModelCard(Contract):
     licence: str
     chat_template: str
     memory_mib: int | None
+    shape: ModelShape | None = None
 
 
 class DeviceCard(Contract):

@@ -57,6 +57,13 @@ class EnvConfig(Section):
     min_free_disk_gb: float = Field(default=3.0, ge=0, description="Free space the workspace needs")
     min_ram_gb: float = Field(default=3.0, ge=0, description="RAM the job needs, cgroup limit counted")
     needs_cuda: bool = Field(default=False, description="Stop when no CUDA GPU is usable")
+    min_write_mbs: float = Field(default=20.0, ge=0, description="Warn when the workspace is written slower, in MB/s")
+    min_memory_gbs: float = Field(default=2.0, ge=0, description="Warn of a lower memory bandwidth (triad), in GB/s")
+    min_board_free_disk_gb: float = Field(default=1.0, ge=0, description="Free space a board needs for the models")
+    min_board_ram_gb: float = Field(default=0.9, ge=0, description="RAM a board needs")
+    clock_tolerance_s: float = Field(default=120.0, gt=0, description="Warn of a clock that is further off")
+    measure_s: float = Field(default=0.5, gt=0, le=60, description="Time for each measurement of memory and disk")
+    probe_timeout_s: Annotated[float, Operational] = Field(default=10.0, gt=0, description="Time one probe may take")
     skip: tuple[str, ...] = Field(default=(), description="Check codes to leave out")
 
 
@@ -205,6 +212,18 @@ def cache_folder() -> Path:
     """Return the user's cache folder: toolchain, default model, probe results."""
     named = os.environ.get("EDGEKILN_CACHE")
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekiln"
+
+
+def hf_home() -> Path:
+    """Return the folder of the Hugging Face libraries, as huggingface_hub finds it."""
+    if named := os.environ.get("HF_HOME"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+
+
+def environment_variables(names: Iterable[str]) -> dict[str, str]:
+    """Return those of the named environment variables that are set and not empty."""
+    return {name: value for name in names if (value := os.environ.get(name))}
 
 
 def workspace_root(named: str | Path | None = None) -> Path:

@@ -35,12 +35,16 @@ ProbeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 
 
 class Probe(Contract):
-    """What to read: `target` is `module:function`, a function of one JSON object that returns a Contract."""
+    """What to read: `target` is `module:function`, a function of one JSON object that returns a Contract.
+
+    `alone` is for one that measures: it runs when all others have ended, and by itself.
+    """
 
     name: ProbeName
     target: Target
     argument: dict[str, Any] = {}
     timeout_s: float = Field(gt=0)
+    alone: bool = False
 
 
 class Reading(Contract):
@@ -58,21 +62,38 @@ class _Result(Contract):
 
 
 def run_probes(probes: Sequence[Probe], scratch: Path, on_event: OnEvent = ignore) -> dict[str, Reading]:
-    """Run all probes in parallel and return a reading for each, by name; ValueError when two share a name.
+    """Run all probes in parallel, then those that run alone, and return a reading for each, by name.
 
-    `scratch` takes each probe's log and result. It ends at the latest some seconds after the longest timeout.
+    `scratch` takes each probe's log and result. The parallel ones end at the latest some seconds after the longest
+    timeout. ValueError when two share a name.
     """
     if len({probe.name for probe in probes}) != len(probes):
         raise ValueError(f"two probes share a name: {sorted(probe.name for probe in probes)}")
     scratch.mkdir(parents=True, exist_ok=True)
+    batches = [[probe for probe in probes if not probe.alone], *([probe] for probe in probes if probe.alone)]
+    found: dict[str, Reading] = {}
+    for batch in batches:
+        tell = _counting(len(found), len(probes), on_event)
+        found |= _side_by_side(batch, scratch, tell)
+    return {probe.name: found[probe.name] for probe in probes}
+
+
+def _counting(before: int, total: int, on_event: OnEvent) -> Callable[[int], None]:
+    def tell(done: int) -> None:
+        on_event(Progress(stage=Stage.ENV, task="probes", done=before + done, total=total, unit="probes"))
+
+    return tell
+
+
+def _side_by_side(probes: Sequence[Probe], scratch: Path, tell: Callable[[int], None]) -> dict[str, Reading]:
     arrived: SimpleQueue[Reading] = SimpleQueue()
     for probe in probes:
         # daemons, and nothing joins them: a child that hangs in the kernel must not keep this process from ending
         threading.Thread(target=_run_one, args=(probe, scratch, arrived), name=f"probe-{probe.name}", daemon=True).start()
-    return _collect(probes, arrived, on_event)
+    return _collect(probes, arrived, tell)
 
 
-def _collect(probes: Sequence[Probe], arrived: SimpleQueue[Reading], on_event: OnEvent) -> dict[str, Reading]:
+def _collect(probes: Sequence[Probe], arrived: SimpleQueue[Reading], tell: Callable[[int], None]) -> dict[str, Reading]:
     started = time.perf_counter()
     deadline = started + max((probe.timeout_s for probe in probes), default=0.0) + _BURIAL_S
     found: dict[str, Reading] = {}
@@ -82,7 +103,7 @@ def _collect(probes: Sequence[Probe], arrived: SimpleQueue[Reading], on_event: O
         except Empty:
             break
         found[reading.name] = reading
-        on_event(Progress(stage=Stage.ENV, task="probes", done=len(found), total=len(probes), unit="probes"))
+        tell(len(found))
     seconds = time.perf_counter() - started
     return {probe.name: found.get(probe.name) or _immortal(probe, seconds) for probe in probes}
 
@@ -137,7 +158,7 @@ def _read(path: Path) -> _Result | None:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join((error.problem if isinstance(error, EdgekilnError) else str(error)).split())
     return _shortened(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 

@@ -66,6 +66,18 @@ class EndpointTeacher:
             return Trouble(reason=f"the connection or its answer broke: {_one_line(error)}", retryable=True)
         return _reply(done, (time.perf_counter() - started) * 1000)
 
+    def serves(self) -> tuple[str, ...] | Trouble:
+        """Return the names of the models the endpoint lists."""
+        import openai
+
+        try:
+            listed = getattr(self._client.models.list(), "data", None)
+        except (openai.OpenAIError, ValueError, AttributeError) as error:  # AttributeError: JSON that is no object
+            return Trouble(reason=_one_line(error), retryable=True)
+        if not isinstance(listed, list):  # a server may send anything
+            return Trouble(reason="its list of models is none", retryable=False)
+        return tuple(str(getattr(model, "id", model)) for model in listed)
+
     def close(self) -> None:
         """Close the connections; requests in flight break at once."""
         self._connections.cut()
@@ -160,10 +172,11 @@ def connect(card: ModelCard, config: LabelConfig) -> EndpointTeacher:
         max_retries=0,
         http_client=openai.DefaultHttpxClient(event_hooks={"request": [connections.watch]}),
     )
-    return EndpointTeacher(client, connections, _served_name(card), config)
+    return EndpointTeacher(client, connections, served_name(card), config)
 
 
-def _served_name(card: ModelCard) -> str:
+def served_name(card: ModelCard) -> str:
+    """Return the name an endpoint is asked for a model by."""
     if isinstance(card.source, EndpointModel):
         return card.source.model
     return card.source.repo if isinstance(card.source, HubModel) else card.name
