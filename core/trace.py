@@ -25,7 +25,7 @@ from core.nouns import (
 )
 from core.report.table import Cell, Column, Table
 from core.runs import RunRecord, runs
-from core.workspace import MANIFEST, Workspace, artifacts, read_manifest
+from core.workspace import MANIFEST, Workspace, artifacts, read_manifest, refuse_broken
 
 Line = tuple[Cell, ...]
 Figure = tuple[str, Cell, str, str]
@@ -83,6 +83,7 @@ def _resolve(workspace: Workspace, what: str) -> RunRecord | StoredResult | Arti
             f"{what!r} is the beginning of {len(matches)} ids: {', '.join(list(everything)[:6])}",
             remedy="Give more of the id.",
         )
+    refuse_broken(workspace, what)
     raise ArtifactMissing(
         f"no run, artifact or result in {workspace.root} begins with {what!r}",
         remedy="List the runs with `edgekiln runs`; `edgekiln show RUN` names its artifacts.",
