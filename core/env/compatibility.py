@@ -10,9 +10,10 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from core.config import read_yaml, shipped
+from core.config import shipped
 from core.contract import Confidence, Contract, Finding, Severity
 from core.errors import BadConfig
+from core.yaml_file import read_yaml
 
 CODE = "compatibility"
 

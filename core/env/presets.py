@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from core.config import TrainConfig, read_yaml, shipped, user_folder
+from core.config import TrainConfig, shipped, user_folder
 from core.contract import Contract
 from core.errors import BadConfig
+from core.yaml_file import read_yaml
 
 _GB = 1e9
 _MIB = 1 << 20

@@ -22,16 +22,16 @@ from tests.core.env.test_compare import finding
 KEY = "geheimer-schluessel-42"
 APPRISE = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
 HF = "hf_AbCdEfGhIjKlMnOpQrStUvWx"
-SECRETS = (KEY, APPRISE, "TIiajkdnlazkcOXrIdevi7FQ", HF, "marlene", "workbench7", "/home/marlene")
-ENVIRON = {"TEACHER_KEY": KEY, "ALERT": APPRISE, "HF_TOKEN": HF, "HOME": "/home/marlene", "PATH": "/usr/bin"}
-PERSON = Person(home=Path("/home/marlene"), user="marlene", host="workbench7")
+SECRETS = (KEY, APPRISE, "TIiajkdnlazkcOXrIdevi7FQ", HF, "marlene", "workbench7", "/Users/marlene")
+ENVIRON = {"TEACHER_KEY": KEY, "ALERT": APPRISE, "HF_TOKEN": HF, "HOME": "/Users/marlene", "PATH": "/usr/bin"}
+PERSON = Person(home=Path("/Users/marlene"), user="marlene", host="workbench7")
 
 
 def failed_run(workspace: Workspace) -> None:
     config = load("demo").model_dump(mode="json")
     config["label"]["base_url"] = f"https://marlene:{KEY}@teacher.example/v1?key={KEY}"
-    config["data"]["sources"] = ["/home/marlene/prompts.jsonl"]
-    error = f"[service-teacher] 401 from teacher.example with {KEY}\nFix: look at /home/marlene/.netrc"
+    config["data"]["sources"] = ["/Users/marlene/prompts.jsonl"]
+    error = f"[service-teacher] 401 from teacher.example with {KEY}\nFix: look at /Users/marlene/.netrc"
     now = datetime.now(UTC)
     record = RunRecord(run_id="r1", profile="demo", config=config, started_at=now, status=RunStatus.FAILED, error=error)
     write_run(workspace, record)
@@ -44,7 +44,7 @@ def failed_run(workspace: Workspace) -> None:
 
 def judged(workspace: Workspace) -> None:
     order = Order(noun=EnvReport, stage=Stage.ENV, version=1, config=load("demo").env)
-    told = finding("disk").model_copy(update={"where": "/home/marlene/work", "evidence": "0.1 GB free on workbench7"})
+    told = finding("disk").model_copy(update={"where": "/Users/marlene/work", "evidence": "0.1 GB free on workbench7"})
     produce(order, workspace, lambda _: None, lambda _: Facts(own={"host": read_host(), "findings": (told,)}, metrics={}))
 
 
@@ -60,7 +60,7 @@ def test_it_tells_what_happened_and_hides_what_is_secret(workspace: Workspace, t
     crash = tmp_path / "cache" / "crash.log"
     crash.parent.mkdir()
     try:
-        raise ValueError(f"token {HF} of marlene in /home/marlene/x\n~~~~\nbehind the fence")
+        raise ValueError(f"token {HF} of marlene in /Users/marlene/x\n~~~~\nbehind the fence")
     except ValueError as error:
         crash.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.redaction import Person, redact
 
-PERSON = Person(home=Path("/home/marlene"), user="marlene", host="workbench7")
+PERSON = Person(home=Path("/Users/marlene"), user="marlene", host="workbench7")
 
 
 def clean(text: str, **environ: str) -> str:
@@ -73,8 +73,8 @@ def test_of_a_web_address_host_and_path_stay_and_of_any_other_nothing(url: str, 
         ("HF_TOKEN=geheim123 make", "HF_TOKEN=<hidden> make"),
         ("max_tokens: 96, completion_tokens=1200", "max_tokens: 96, completion_tokens=1200"),
         ("write to marlene.s@mail.example", "write to <e-mail>"),
-        ("/home/marlene/jobs/a.jsonl", "~/jobs/a.jsonl"),
-        ("/home/marlene2/jobs", "/home/marlene2/jobs"),
+        ("/Users/marlene/jobs/a.jsonl", "~/jobs/a.jsonl"),
+        ("/Users/marlene2/jobs", "/Users/marlene2/jobs"),
         ("process of marlene on workbench7", "process of <user> on <host>"),
         ("torch 2.13.0+cpu at step 12", "torch 2.13.0+cpu at step 12"),
     ],
