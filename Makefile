@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV ?= .venv
+WHEELHOUSE ?= wheelhouse
 TORCH_INDEX ?=# e.g. https://download.pytorch.org/whl/cpu; empty takes what pip's own index offers
 
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.edgekiln-setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXTRA_INDEX := $(if $(strip $(TORCH_INDEX)),--extra-index-url $(strip $(TORCH_INDEX)))
 
-.PHONY: help setup demo test test-full lint clean
+.PHONY: help setup demo test test-full wheelhouse lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -41,6 +42,15 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup ## the whole job on the embedded default
 	@$(BIN)/edgekiln run --profile demo
+
+wheelhouse: setup ## every pinned package in ./wheelhouse: mends or sets up a machine without a network
+	@mkdir -p "$(WHEELHOUSE)"
+	$(PIP) wheel --wheel-dir "$(WHEELHOUSE)" -c constraints.txt $(EXTRA_INDEX) ".[flow,train,dev]" pip setuptools
+	archive="$$($(BIN)/edgekiln toolchain archive)"
+	# as in setup: without llama.cpp, which is built on the machine itself, from the same archive
+	CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF" \
+		$(PIP) wheel --wheel-dir "$(WHEELHOUSE)" -c constraints.txt $(EXTRA_INDEX) "$$archive" "openai"
+	cp "$$archive" constraints.txt "$(WHEELHOUSE)"
 
 lint: setup ## lint, format, types, layers
 	@$(BIN)/ruff check .

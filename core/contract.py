@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ArtifactId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
@@ -75,8 +75,21 @@ class Severity(StrEnum):
     INFO = "info"
 
 
+class Confidence(StrEnum):
+    """How sure a finding is of its cause."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
 class Finding(Contract):
-    """Something noticed about a machine, a row, a memory module, a database or a configuration."""
+    """Something noticed about a machine, a row, a memory module, a database or a configuration; an error blocks.
+
+    `remedy` is the sentence, `remedy_argv` the same as a program's argument list where one program mends it, `verify_argv`
+    the program that shows it is mended. `roles` are those it matters to, none for every role. `symptoms` are the codes of
+    findings that this one explains.
+    """
 
     code: str
     severity: Severity
@@ -84,6 +97,11 @@ class Finding(Contract):
     evidence: str
     cause: str
     remedy: str
+    confidence: Confidence | None = None
+    remedy_argv: tuple[str, ...] = ()
+    verify_argv: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    symptoms: tuple[str, ...] = ()
 
 
 class Limit(Contract):
@@ -91,7 +109,7 @@ class Limit(Contract):
 
     metric: str
     op: Literal["<", "<=", ">", ">=", "=="]
-    value: float
+    value: FiniteFloat
 
 
 class LimitFailure(Contract):
@@ -151,7 +169,7 @@ class Artifact(Contract):
     tools: dict[str, str]
     files: tuple[FileRef, ...]
     content_digest: Sha256
-    metrics: dict[str, float] = {}
+    metrics: dict[str, FiniteFloat] = {}
     verdict: Verdict
     seal: Sha256
 

@@ -7,7 +7,7 @@ EdgekilnError                 1   other
 |  |- SourceMissing, SourceEmpty, NotUtf8, BrokenRecord, NoRowsLeft
 |- EnvironmentFault           4   the machine
 |  |- ToolMissing, ToolchainFailed, DownloadCorrupt, DiskFull, WorkspaceUnwritable, WorkspaceLocked, BlockedByCheck,
-|  |- DatabaseNewer
+|  |- DatabaseNewer, RepairFailed
 |- GateRefused                5   a gate or a regression said no
 |- ServiceError               6   an outside service (retryable)
 |  |- TeacherFailed, BoardUnreachable
@@ -165,6 +165,12 @@ class DatabaseNewer(EnvironmentFault):
     """The database was written by a newer edgekiln than the one installed."""
 
     code = "env-database-newer"
+
+
+class RepairFailed(EnvironmentFault):
+    """An installation could not be mended or put back; the snapshot taken before is kept."""
+
+    code = "env-repair"
 
 
 class GateRefused(EdgekilnError):

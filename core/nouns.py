@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.contract import Artifact, Contract, Finding, Origin, ParentRef, Stage
+from core.env.roles import Role, RoleVerdict
 
 
 class HostFacts(Contract):
@@ -44,12 +45,22 @@ class MemoryFacts(Contract):
     evidence: str
 
 
+class Fact(Contract):
+    """A line of the doctor's report: something a machine is, as a person reads it, and where that was read."""
+
+    name: str
+    value: str
+    source: str
+
+
 class EnvReport(Artifact):
-    """Whether this machine can do the job, and why not."""
+    """Whether this machine can do the job, and why not. Files: `readings.json` (core.env.probe.Reading by name)."""
 
     stage: Literal[Stage.ENV] = Stage.ENV
     host: HostFacts
     findings: tuple[Finding, ...]
+    roles: dict[Role, RoleVerdict] = {}
+    facts: tuple[Fact, ...] = ()
 
 
 class SourceRef(Contract):

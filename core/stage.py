@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from core.config import Section
 from core.contract import Artifact, Limit, ParentRef, Stage, judge
 from core.errors import ArtifactError, ArtifactMissing
 from core.events import OnEvent, SetAside, StageFinished, StageReused, StageStarted
 from core.files import digest_of, disk_full_is_an_error
+from core.section import Section
 from core.workspace import (
     Workspace,
     artifacts,

@@ -25,7 +25,8 @@ from core.nouns import (
 )
 from core.report.table import Cell, Column, Table
 from core.runs import RunRecord, runs
-from core.workspace import MANIFEST, Workspace, artifacts, read_manifest
+from core.section import Section
+from core.workspace import MANIFEST, Workspace, artifacts, read_manifest, refuse_broken
 
 Line = tuple[Cell, ...]
 Figure = tuple[str, Cell, str, str]
@@ -37,7 +38,7 @@ _COLUMNS = (
     Column(key="unit", title="unit"),
     Column(key="from", title="comes from"),
 )
-_SECTIONS: dict[Stage, type[config.Section]] = {
+_SECTIONS: dict[Stage, type[Section]] = {
     Stage.ENV: config.EnvConfig,
     Stage.DATA: config.DataConfig,
     Stage.LABEL: config.LabelConfig,
@@ -83,6 +84,7 @@ def _resolve(workspace: Workspace, what: str) -> RunRecord | StoredResult | Arti
             f"{what!r} is the beginning of {len(matches)} ids: {', '.join(list(everything)[:6])}",
             remedy="Give more of the id.",
         )
+    refuse_broken(workspace, what)
     raise ArtifactMissing(
         f"no run, artifact or result in {workspace.root} begins with {what!r}",
         remedy="List the runs with `edgekiln runs`; `edgekiln show RUN` names its artifacts.",

@@ -25,7 +25,7 @@ def env(job: Job) -> EnvReport:
     """Check the machine."""
     from core.env.check import check
 
-    return check(job.profile.env, job.workspace, job.on_event)
+    return check(job.profile, job.workspace, job.beside, job.on_event)
 
 
 def data(job: Job) -> Dataset:

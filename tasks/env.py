@@ -21,4 +21,4 @@ def env_check(job: Job) -> EnvReport:
     """Check that this machine can do the job."""
     from core.env.check import check
 
-    return watched("env-check", job, lambda on_event: check(job.profile.env, job.workspace, on_event))
+    return watched("env-check", job, lambda on_event: check(job.profile, job.workspace, job.beside, on_event))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from core.events import Event
 from core.workspace import Workspace, open_workspace
+
+
+def pytest_configure() -> None:
+    """Let children hear Ctrl-C even where the tests run in the background of a shell, which has it ignored and inherited."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

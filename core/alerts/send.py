@@ -32,7 +32,7 @@ def send(message: Message, config: AlertConfig, on_event: OnEvent) -> tuple[str,
     waiting: set[str] = set()
     for name in config.url_envs:
         try:
-            channel = _open(secret(name))
+            channel = open_channel(secret(name))
         except ToolMissing as error:
             failures[name] = error.problem
             continue
@@ -50,7 +50,8 @@ def send(message: Message, config: AlertConfig, on_event: OnEvent) -> tuple[str,
     return tuple(failures)
 
 
-def _open(url: str) -> Any | None:
+def open_channel(url: str) -> Any | None:
+    """Return the channel an Apprise URL names, None when it is none; nothing is sent."""
     import apprise
 
     # Apprise writes whole URLs, keys and all, into its log; what matters is told by the caller

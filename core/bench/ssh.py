@@ -19,7 +19,7 @@ from core.bench.device import BenchTool, Job
 from core.bench.guard import guarded
 from core.catalogue import DeviceCard
 from core.contract import Stage
-from core.errors import BadConfig, BoardUnreachable, ProcessFailed, ToolMissing
+from core.errors import BoardUnreachable, ProcessFailed, ToolMissing
 from core.events import Note, OnEvent, Progress
 from core.nouns import HostFacts, MemoryFacts
 from core.telemetry import append_samples
@@ -34,15 +34,10 @@ class SshDevice:
     """Runs the board's own llama-bench on a model that is uploaded once."""
 
     def __init__(self, card: DeviceCard, on_event: OnEvent) -> None:
-        if not card.host or card.host.startswith("-"):
-            raise BadConfig(
-                f"device {card.name}: host={card.host!r} names no machine",
-                remedy=f"Set host in devices/{card.name}.yaml to a name your ssh configuration knows.",
-            )
         self._card = card
-        self._host = card.host
+        self._host = str(card.host)  # a card of kind ssh always names one
         self._on_event = on_event
-        self._told = self._script(board.FACTS)
+        self._told = self.ask(board.FACTS)
 
     def facts(self) -> HostFacts:
         """Return what the board is."""
@@ -55,7 +50,7 @@ class SshDevice:
     def tool(self) -> BenchTool:
         """Return the board's llama-bench; ToolMissing when it has none."""
         try:
-            return board.bench_tool(self._script(board.TOOL, self._card.llama_bench))
+            return board.bench_tool(self.ask(board.TOOL, self._card.llama_bench))
         except ProcessFailed as error:
             if "status 127" not in error.problem:
                 raise
@@ -85,7 +80,7 @@ class SshDevice:
     def _upload(self, gguf: Path, sha256: str) -> str:
         name = f"{gguf.stem}-{sha256[:16]}.gguf"
         folder = self._card.folder
-        if self._script(board.HAVE, folder, name).split()[:1] == [sha256]:
+        if self.ask(board.HAVE, folder, name).split()[:1] == [sha256]:
             return f"{folder}/{name}"
         part = f"{name}.part-{os.getpid()}"
         mib = gguf.stat().st_size / (1 << 20)
@@ -98,7 +93,7 @@ class SshDevice:
 
     def _keep(self, part: str, name: str, sha256: str) -> None:
         try:
-            self._script(board.PUT, self._card.folder, part, name, sha256, timeout_s=_UPLOAD_S)
+            self.ask(board.PUT, self._card.folder, part, name, sha256, timeout_s=_UPLOAD_S)
         except ProcessFailed as error:
             if "ended with status 65" not in error.problem:
                 raise
@@ -124,7 +119,8 @@ class SshDevice:
     def _ssh(self, script: str, *words: str) -> list[str]:
         return ["ssh", "-n", *_OPTIONS, "--", self._host, shlex.join(["sh", "-c", script, "sh", *words])]
 
-    def _script(self, script: str, *words: str, timeout_s: float = _SHORT_S) -> str:
+    def ask(self, script: str, *words: str, timeout_s: float = _SHORT_S) -> str:
+        """Run a shell script there with the words as its arguments and return what it prints."""
         with self._board_errors():
             return process.capture(self._ssh(script, *words), timeout_s=timeout_s)
 

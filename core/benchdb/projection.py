@@ -49,7 +49,7 @@ def rows_of(workspace: Workspace, run: BenchmarkRun) -> dict[str, list[Row]]:
         rows["lineage"] += _edges(artifact)
         rows["models"] += _models(artifact)
         rows["quality"] += _quality(artifact)
-    rows["hosts"] = [_host(published.device_host)]
+    rows["hosts"] = [host_row(published.device_host)]
     rows["memory_configs"] = [_memory(published.device_memory), _memory(published.host_memory)]
     for measurement in published.measurements:
         rows["results"].append(_result(published, measurement, rows["models"]))
@@ -103,7 +103,8 @@ def _edges(artifact: Artifact) -> Iterable[Row]:
         }
 
 
-def _host(host: HostFacts) -> Row:
+def host_row(host: HostFacts) -> Row:
+    """Return a machine's row; its key is the hash of all its facts."""
     return {
         "host_id": digest_of(_dump(host)),
         "fingerprint": host.fingerprint,

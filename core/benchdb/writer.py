@@ -5,16 +5,17 @@ from __future__ import annotations
 import fcntl
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
-from core.benchdb import projection
+from core.benchdb import machine, projection
 from core.benchdb.migrate import check, migrate
 from core.contract import Stage
+from core.env.machine_bench import kept_runs
 from core.errors import DatabaseBroken, WorkspaceLocked
 from core.files import disk_full_is_an_error, sync_folder
 from core.nouns import BenchmarkRun
@@ -49,6 +50,16 @@ def write(workspace: Workspace, run: BenchmarkRun, lock_timeout_s: float) -> Wri
         written = _ingest(workspace, workspace.database, [run], deadline)
         _publish_copy(workspace)
     return written
+
+
+def write_machine_runs(workspace: Workspace, lock_timeout_s: float) -> None:
+    """Put the kept runs of `edgekiln env bench` into the database and publish the read copy; errors as `write`."""
+    with _held(workspace, lock_timeout_s) as deadline:
+        if workspace.database.exists():
+            _ingest(workspace, workspace.database, [], deadline)
+        else:
+            _rebuild(workspace, _runs(workspace), deadline)
+        _publish_copy(workspace)
 
 
 def rebuild(workspace: Workspace, lock_timeout_s: float) -> int:
@@ -90,7 +101,9 @@ def _ingest(workspace: Workspace, path: Path, runs: Sequence[BenchmarkRun], dead
             before = _count(connection)
             connection.begin()
             for run in runs:
-                _insert(connection, projection.rows_of(workspace, run))
+                _insert(connection, projection.TABLES, projection.rows_of(workspace, run))
+            for kept in kept_runs(workspace):
+                _insert(connection, machine.TABLES, machine.rows_of(kept))
             inserted = _count(connection) - before
             connection.commit()
             connection.execute("CHECKPOINT")
@@ -99,8 +112,8 @@ def _ingest(workspace: Workspace, path: Path, runs: Sequence[BenchmarkRun], dead
     return Written(migration, inserted, sum(len(projection.result_ids(run)) for run in runs) - inserted)
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, rows: dict[str, list[projection.Row]]) -> None:
-    for table in projection.TABLES:
+def _insert(connection: duckdb.DuckDBPyConnection, tables: Sequence[str], rows: Mapping[str, list[projection.Row]]) -> None:
+    for table in tables:
         for row in rows[table]:
             columns, marks = ", ".join(row), ", ".join("?" * len(row))
             # table and column names are this package's own constants; every value is bound

@@ -22,14 +22,15 @@ def work(request: TokeniseRequest, folder: Path, on_event: OnEvent) -> TokeniseR
     """Tokenise a file of labelled rows into a file of tokenised rows, in the same order."""
     tokenizer = AutoTokenizer.from_pretrained(request.tokenizer_folder)
     rows = list(read_labeled(Path(request.rows)))
-    tokenised = _tokenise(tokenizer, rows, request.max_length, on_event)
+    tokenised = tokenise(tokenizer, rows, request.max_length, on_event)
     count = write_json_lines(folder / request.output, (row.model_dump(mode="json") for row in tokenised))
     return TokeniseResult(rows=count)
 
 
-def _tokenise(
+def tokenise(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[LabeledRow], max_length: int, on_event: OnEvent
 ) -> Iterator[TokenisedRow]:
+    """Yield rows as the student sees them; DataError for a template that cannot be trained with."""
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
         whole = _ids(tokenizer, [_render(tokenizer, row, answered=True) for row in batch])

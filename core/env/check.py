@@ -1,56 +1,141 @@
-"""The env stage: read the machine, judge it against the job, publish the report, stop the run when a check blocks."""
+"""The env stage: run the probes of every part, judge what they read by the roles asked for, publish the report.
+
+A part is a Capability (capability.py); `parts()` lists them, third parties' (third_party.py) at the end.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
 import platform
-import shutil
-from dataclasses import replace
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from core.config import EnvConfig, cache_folder
+from core.config import Profile, cache_folder
 from core.contract import Finding, Limit, Severity, Stage
-from core.env import packages
-from core.env.checks import GB, Machine, refuse_unknown, run_checks, usable_ram_bytes
-from core.env.gpu import read_gpus
+from core.env import fit, packages, remote_board, third_party
+from core.env.accelerators import ACCELERATORS
+from core.env.capability import Capability, Context, value_of
+from core.env.causes import group
 from core.env.host import read_host
-from core.errors import BlockedByCheck
+from core.env.judging import PROBE, Judged, probe_findings, relate, touched, verdicts
+from core.env.libraries import LIBRARIES
+from core.env.machine import capability as machine
+from core.env.machine.storage import GB, Places
+from core.env.machine.system import ThisMachine, usable_ram_bytes
+from core.env.probe import Reading, run_probes
+from core.env.roles import Role, roles_of
+from core.env.services import capability as services
+from core.env.trial import capability as trial
+from core.errors import BadConfig, BlockedByCheck
 from core.events import Found, OnEvent, ignore
-from core.files import write_atomic
-from core.nouns import EnvReport, HostFacts
+from core.files import digest_of, write_atomic
+from core.nouns import EnvReport, Fact, HostFacts
 from core.stage import Facts, Order, produce
 from core.workspace import Workspace, artifacts
 
-_VERSION = 1
+_VERSION = 2
 
 
-def check(config: EnvConfig, workspace: Workspace, on_event: OnEvent = ignore) -> EnvReport:
-    """Judge this machine and publish the report; BlockedByCheck names the first check that stops the job.
+@dataclass(frozen=True)
+class Examination:
+    """What one look at a machine gave."""
 
-    A report that let the job pass is reused within `max_age_s` while machine and packages are the same; one that
-    blocked is never reused, because its reader has just mended something.
+    readings: Mapping[str, Reading]
+    judged: Sequence[Judged]
+    facts: Sequence[Fact]
+
+
+def check(profile: Profile, workspace: Workspace, beside: Path, on_event: OnEvent = ignore) -> EnvReport:
+    """Judge this machine for the profile's roles; BlockedByCheck names the first finding that stops the job."""
+    report = examine(profile, workspace, beside, on_event=on_event)
+    refuse_blocked(report)
+    return report
+
+
+def examine(
+    profile: Profile,
+    workspace: Workspace,
+    beside: Path,
+    roles: Iterable[Role] = (),
+    on_event: OnEvent = ignore,
+) -> EnvReport:
+    """Judge this machine for roles, the profile's when none is named, and publish the report.
+
+    A report that let the job pass is reused within `env.max_age_s` while machine, packages, profile and roles are the
+    same; one that blocked is never reused, because its reader has just mended something.
     """
-    refuse_unknown(config.skip)
+    points = third_party.entry_points()
+    context = Context(
+        profile=profile,
+        beside=beside,
+        roles=frozenset(roles) or roles_of(profile, beside),
+        workspace=workspace.root,
+        cache=cache_folder(),
+    )
+    all_parts = parts(points)
+    refuse_unknown(context.config.skip, all_parts)
     host = read_host()
     order = Order(
         noun=EnvReport,
         stage=Stage.ENV,
         version=_VERSION,
-        config=config,
-        inputs=(host.fingerprint,),
-        tools=_versions(),
+        config=context.config,
+        inputs=(host.fingerprint, _asked(context)),
+        tools={"python": platform.python_version(), **packages.versions(), **third_party.versions(points)},
         limits=(Limit(metric="errors", op="==", value=0),),
-        max_age_s=config.max_age_s,
+        max_age_s=context.config.max_age_s,
     )
     if _last_one_blocked(order, workspace):
         order = replace(order, max_age_s=0.0)
-    report = produce(order, workspace, on_event, lambda content: _examine(content, config, host, workspace, on_event))
-    _refuse_blocked(report)
-    return report
+    return produce(order, workspace, on_event, lambda content: _work(content, context, all_parts, host, on_event))
 
 
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **packages.versions()}
+def parts(points: Iterable[EntryPoint] = ()) -> tuple[Capability, ...]:
+    """Return every part of the doctor."""
+    own = (
+        machine.CAPABILITY,
+        ACCELERATORS,
+        LIBRARIES,
+        trial.CAPABILITY,
+        fit.CAPABILITY,
+        services.CAPABILITY,
+        remote_board.CAPABILITY,
+    )
+    return (*own, *third_party.capabilities(points, _codes(own)))
+
+
+def _codes(given: Iterable[Capability]) -> list[str]:
+    return list(dict.fromkeys([check.code for part in given for check in part.checks] + [PROBE]))
+
+
+def refuse_unknown(skip: Iterable[str], given: Iterable[Capability]) -> None:
+    """Raise BadConfig that names every unknown check code in `env.skip` and the nearest known one."""
+    known = _codes(given)
+    unknown = [code for code in skip if code not in known]
+    if not unknown:
+        return
+    near = [match for code in unknown for match in difflib.get_close_matches(code, known, n=1)]
+    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}."
+    raise BadConfig(f"env.skip: no check {', '.join(map(repr, unknown))}", remedy=f"Name known checks; {hint}")
+
+
+def _asked(context: Context) -> str:
+    """Return the hash of what the answer depends on beside the machine: roles, the board, the profile's other sections."""
+    sections = {name: getattr(context.profile, name) for name in ("data", "label", "train", "export", "bench")}
+    board = context.remote_board
+    return digest_of(
+        {
+            "roles": sorted(context.roles),
+            "board": board.model_dump(mode="json") if board else None,
+            "teacher": context.profile.label.base_url,
+            "alerts": list(context.profile.alerts.url_envs),
+            **{name: section.shaping() for name, section in sections.items()},
+        }
+    )
 
 
 def _last_one_blocked(order: Order[EnvReport], workspace: Workspace) -> bool:
@@ -59,28 +144,56 @@ def _last_one_blocked(order: Order[EnvReport], workspace: Workspace) -> bool:
     return bool(same) and not same[-1].verdict.passed
 
 
-def _examine(content: Path, config: EnvConfig, host: HostFacts, workspace: Workspace, on_event: OnEvent) -> Facts:
-    machine = Machine(config=config, host=host, gpus=read_gpus(), workspace=workspace.root, cache=cache_folder())
-    findings = run_checks(machine)
+def look(context: Context, given: Sequence[Capability], on_event: OnEvent = ignore) -> Examination:
+    """Run the probes of the parts that matter and judge what they read; nothing is published."""
+    skip = set(context.config.skip)
+    awake = [part for part in given if any(c.code not in skip and touched(c, context) for c in part.checks)]
+    with tempfile.TemporaryDirectory(prefix="edgekiln-env-", ignore_cleanup_errors=True) as scratch:
+        readings = run_probes([probe for part in awake for probe in part.probes(context)], Path(scratch), on_event)
+    judged = [each for part in awake for each in _judged(part, readings, context) if each.finding.code not in skip]
+    if PROBE not in skip:
+        failed = probe_findings(readings, [each.finding for each in judged])
+        judged += [Judged(finding, dict.fromkeys(context.roles, finding.severity)) for finding in failed]
+    return Examination(readings, judged, [fact for part in awake for fact in part.facts(readings, context)])
+
+
+def _judged(part: Capability, readings: Mapping[str, Reading], context: Context) -> list[Judged]:
+    checks = {check.code: check for check in part.checks}
+    related = (relate(finding, checks[finding.code], context) for finding in part.findings(readings, context))
+    return [each for each in related if each is not None]
+
+
+def _work(content: Path, context: Context, given: Sequence[Capability], host: HostFacts, on_event: OnEvent) -> Facts:
+    seen = look(context, given, on_event)
+    findings = _worst_first(group([each.finding for each in seen.judged]))
     for finding in findings:
         on_event(Found(stage=Stage.ENV, finding=finding))
-    listed = [finding.model_dump(mode="json") for finding in findings]
-    write_atomic(content / "findings.json", json.dumps(listed, ensure_ascii=False, indent=1).encode())
-    return Facts(own={"host": host, "findings": tuple(findings)}, metrics=_metrics(machine, findings))
+    read = {name: reading.model_dump(mode="json") for name, reading in seen.readings.items()}
+    write_atomic(content / "readings.json", json.dumps(read, ensure_ascii=False, indent=1).encode())
+    own = {"host": host, "findings": findings, "roles": verdicts(context.roles, seen.judged), "facts": tuple(seen.facts)}
+    return Facts(own=own, metrics=_metrics(findings, seen.readings))
 
 
-def _metrics(machine: Machine, findings: list[Finding]) -> dict[str, float]:
+def _worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    order = list(Severity)
+    return tuple(sorted(findings, key=lambda finding: order.index(finding.severity)))
+
+
+def _metrics(findings: Sequence[Finding], readings: Mapping[str, Reading]) -> dict[str, float]:
     metrics = {
         "errors": float(sum(finding.severity is Severity.ERROR for finding in findings)),
         "warnings": float(sum(finding.severity is Severity.WARNING for finding in findings)),
-        "free_disk_gb": shutil.disk_usage(machine.workspace).free / GB,
-        "cuda_gpus": float(len(machine.gpus.gpus)),
     }
-    ram = usable_ram_bytes(machine.host)
-    return metrics if ram is None else {**metrics, "usable_ram_gb": ram / GB}
+    if (places := value_of(readings, "machine.places", Places)) is not None:
+        metrics["free_disk_gb"] = next(p.free_bytes for p in places.places if p.name == "workspace") / GB
+    if here := value_of(readings, "machine.system", ThisMachine):
+        ram = usable_ram_bytes(here.system.host)
+        metrics |= {} if ram is None else {"usable_ram_gb": ram / GB}
+    return metrics
 
 
-def _refuse_blocked(report: EnvReport) -> None:
+def refuse_blocked(report: EnvReport) -> None:
+    """Raise BlockedByCheck for the first error of a report, with its remedy."""
     errors = [finding for finding in report.findings if finding.severity is Severity.ERROR]
     if not errors:
         return

@@ -8,6 +8,10 @@ _X86_TILES = "amx_tile amx_int8 amx_bf16"
 _ARM_FEATURES = "asimd fphp asimdhp asimddp i8mm bf16 sve sve2 sme"
 FEATURES = tuple(f"{_X86} {_X86_TILES} {_ARM_FEATURES}".split())
 
+# Without these llama.cpp falls back to far slower kernels: every x86 quantised dot product is written for AVX2 with FMA and
+# F16C, every Arm one for the dot product (ggml/src/ggml-cpu/arch/x86/quants.c, arch/arm/quants.c).
+_WANTED = {"x86_64": ("avx2", "fma", "f16c"), "aarch64": ("asimddp",), "arm64": ("asimddp",)}
+
 # Arm's main ID register, part numbers of implementer 0x41 (linux/arch/arm64/include/asm/cputype.h).
 _ARM_PARTS = {
     "0xd03": "Cortex-A53",
@@ -58,3 +62,8 @@ def _fields(cpuinfo: str) -> list[tuple[str, str]]:
 
 def _unique(fields: list[tuple[str, str]], wanted: str) -> list[str]:
     return list(dict.fromkeys(value for name, value in fields if name == wanted and value))
+
+
+def missing_features(arch: str, features: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the features whose lack makes llama.cpp slow; none for an unknown architecture or unread features."""
+    return tuple(name for name in _WANTED.get(arch, ()) if features and name not in features)

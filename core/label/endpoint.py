@@ -18,7 +18,9 @@ from core.data.turns import read_calls
 from core.errors import TeacherFailed, ToolMissing
 from core.label.ledger import Reply, Request
 from core.label.teachers import Trouble
+from core.sinks import hide
 
+_TOLD_CHARS = 300
 _NO_KEY = "none"  # local servers take any; the client wants some
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 
@@ -67,13 +69,32 @@ class EndpointTeacher:
         except openai.APITimeoutError:
             return Trouble(reason=f"no answer within label.timeout_s {self._config.timeout_s:g}", retryable=True)
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is not the JSON it says it is
-            return Trouble(reason=f"the connection or its answer broke: {_one_line(error)}", retryable=True)
+            return Trouble(
+                reason=f"{self._config.base_url}: the connection or its answer broke: {self._told(error)}", retryable=True
+            )
         return _reply(done, (time.perf_counter() - started) * 1000)
+
+    def serves(self) -> tuple[str, ...] | Trouble:
+        """Return the names of the models the endpoint lists."""
+        import openai
+
+        try:
+            listed = getattr(self._client.models.list(), "data", None)
+        except (openai.OpenAIError, ValueError, AttributeError) as error:  # AttributeError: JSON that is no object
+            return Trouble(reason=self._told(error), retryable=True)
+        if not isinstance(listed, list):  # a server may send anything
+            return Trouble(reason="its list of models is none", retryable=False)
+        return tuple(str(getattr(model, "id", model)) for model in listed)
 
     def close(self) -> None:
         """Close the connections; requests in flight break at once."""
         self._connections.cut()
         self._client.close()
+
+    def _told(self, error: Exception) -> str:
+        """Return an error in one line; a server may repeat the key it was sent."""
+        named = self._config.api_key_env
+        return hide(" ".join(str(error).split()), [named] if named else [])[:_TOLD_CHARS]
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -98,12 +119,12 @@ class EndpointTeacher:
         if status in {401, 403}:
             named = self._config.api_key_env or "no variable: label.api_key_env is not set"
             raise TeacherFailed(
-                f"{self._config.base_url} refused the key with status {status}: {_one_line(error)}",
+                f"{self._config.base_url} refused the key with status {status}: {self._told(error)}",
                 remedy=f"Put a valid key into the environment variable that label.api_key_env names ({named}).",
             ) from error
         if status == 404:
             raise TeacherFailed(
-                f"{self._config.base_url} does not serve the model {self._model!r}: {_one_line(error)}",
+                f"{self._config.base_url} does not serve the model {self._model!r}: {self._told(error)}",
                 remedy=f"Mend label.base_url (it mostly ends in /v1) or the model's name in the card of {self._config.teacher}.",
             ) from error
         if error.code == "insufficient_quota":
@@ -112,7 +133,7 @@ class EndpointTeacher:
                 remedy="Pay, or wait, then run again: no answer is lost.",
             ) from error
         return Trouble(
-            reason=f"status {status}: {_one_line(error)}",
+            reason=f"status {status}: {self._told(error)}",
             retryable=status >= 500 or status in _RETRYABLE_STATUS,
             retry_after_s=retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC)),
         )
@@ -157,10 +178,6 @@ def _plain(call: object) -> object:
     return call.model_dump() if isinstance(call, BaseModel) else call
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
 def connect(card: ModelCard, config: LabelConfig) -> EndpointTeacher:
     """Make a client for the configured endpoint; sends nothing yet."""
     try:
@@ -175,10 +192,11 @@ def connect(card: ModelCard, config: LabelConfig) -> EndpointTeacher:
         max_retries=0,
         http_client=openai.DefaultHttpxClient(event_hooks={"request": [connections.watch]}),
     )
-    return EndpointTeacher(client, connections, _served_name(card), config)
+    return EndpointTeacher(client, connections, served_name(card), config)
 
 
-def _served_name(card: ModelCard) -> str:
+def served_name(card: ModelCard) -> str:
+    """Return the name an endpoint is asked for a model by."""
     if isinstance(card.source, EndpointModel):
         return card.source.model
     return card.source.repo if isinstance(card.source, HubModel) else card.name

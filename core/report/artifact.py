@@ -39,4 +39,6 @@ def _value(value: object) -> Cell:
         return f"{value:.6g}"
     if isinstance(value, tuple):
         return len(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
     return str(getattr(value, "name", None) or getattr(value, "fingerprint", None) or value)[:200]

@@ -38,7 +38,7 @@ def folder(card: ModelCard, on_event: OnEvent = ignore) -> Path:
 
     DataError when a GGUF's tokenizer cannot be carried over exactly; else the errors of core.models.fetch.
     """
-    target = _cached(card)
+    target = cached(card)
     if target.is_dir():
         try:
             sealed.check(target)
@@ -51,7 +51,8 @@ def folder(card: ModelCard, on_event: OnEvent = ignore) -> Path:
     return source if source.is_dir() else _materialise(card, source, target, on_event)
 
 
-def _cached(card: ModelCard) -> Path:
+def cached(card: ModelCard) -> Path:
+    """Return where the folder of a student that comes as a GGUF lies once it was made."""
     key = digest_of([models.identity(card), MATERIALISE_VERSION])[:16]
     return cache_folder() / "models" / key / "hf"
 

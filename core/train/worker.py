@@ -42,7 +42,7 @@ _IGNORED = -100  # the label the loss passes over
 def work(request: TrainRequest, folder: Path, on_event: OnEvent) -> TrainResult:
     """Train, and measure the held-out loss of the base and of the trained student on the same tokens."""
     del folder
-    config, device = request.config, _device(request.config)
+    config, device = request.config, chosen_device(request.config)
     set_seed(config.seed)
     tokenizer = AutoTokenizer.from_pretrained(request.student_folder)
     train_rows, held_out = _read(request.train), _read(request.held_out)
@@ -74,17 +74,18 @@ def _trainer(
     trainer = _ExactTrainer(
         request,
         on_event,
-        model=_student(request.student_folder, request.config, device),
+        model=load_student(request.student_folder, request.config, device, compute_dtype(device)),
         args=_arguments(request.config, device, writing),
         train_dataset=_dataset(rows),
         processing_class=tokenizer,
-        peft_config=_lora(request.config),
+        peft_config=lora_config(request.config),
     )
-    _fix_adapter_dtype(trainer.model)
+    fix_adapter_dtype(trainer.model)
     return trainer
 
 
-def _device(config: TrainConfig) -> str:
+def chosen_device(config: TrainConfig) -> str:
+    """Return where the configuration trains here, `cpu` or `cuda`; ToolMissing when it wants a GPU torch does not see."""
     usable = torch.cuda.is_available()
     if config.device == "cuda" and not usable:
         raise ToolMissing(
@@ -93,14 +94,15 @@ def _device(config: TrainConfig) -> str:
     return "cuda" if usable and config.device != "cpu" else "cpu"
 
 
-def _compute_dtype(device: str) -> torch.dtype:
+def compute_dtype(device: str) -> torch.dtype:
+    """Return the type a device computes in, whatever the frozen weights are stored in."""
     if device == "cpu":  # bf16 halves the time where the CPU multiplies it (AVX512-BF16, AMX), elsewhere it is emulated
         return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _student(folder: str, config: TrainConfig, device: str) -> PreTrainedModel:
-    dtype = _compute_dtype(device)
+def load_student(folder: str, config: TrainConfig, device: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a student with its blocks in the configured 4-bit format and everything else in `dtype`."""
     quantisation = None
     if config.quantisation != "none":
         quantisation = BitsAndBytesConfig(
@@ -115,7 +117,8 @@ def _student(folder: str, config: TrainConfig, device: str) -> PreTrainedModel:
     return model
 
 
-def _lora(config: TrainConfig) -> LoraConfig:
+def lora_config(config: TrainConfig) -> LoraConfig:
+    """Return the configured adapter as PEFT takes it."""
     lora = config.lora
     modules = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     return LoraConfig(
@@ -129,7 +132,7 @@ def _lora(config: TrainConfig) -> LoraConfig:
 
 
 def _arguments(config: TrainConfig, device: str, writing: Path) -> SFTConfig:
-    dtype = _compute_dtype(device)
+    dtype = compute_dtype(device)
     return SFTConfig(
         output_dir=str(writing),
         num_train_epochs=config.num_train_epochs,
@@ -172,7 +175,7 @@ def _dataset(rows: list[TokenisedRow]) -> Dataset:
     return Dataset.from_dict({"input_ids": [list(row.input_ids) for row in rows], "labels": [_labels(row) for row in rows]})
 
 
-def _fix_adapter_dtype(model: torch.nn.Module) -> None:
+def fix_adapter_dtype(model: torch.nn.Module) -> None:
     """Put the adapter in fp32 before the optimiser is built: TRL casts it to bf16 on a 4-bit base, a resume loads fp32."""
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -14,7 +14,7 @@ from types import FrameType
 from cyclopts import App, CycloptsError, Group
 
 from core import __version__
-from core.errors import DiskFull, EdgekilnError, Interrupted, Terminated, UsageError
+from core.errors import BlockedByCheck, DiskFull, EdgekilnError, Interrupted, Terminated, UsageError
 
 app = App(
     name="edgekiln",
@@ -33,7 +33,7 @@ _COMMANDS = {
         "models": ("look:models", "List the teachers and students that are known"),
     },
     "Stages": {
-        "env": ("stages:env", "Check what this machine can do"),
+        "env": ("env:app", "Check what this machine can do"),
         "data": ("stages:data", "Validate a file of prompts"),
         "label": ("stages:label", "Let the teacher answer the prompts"),
         "train": ("stages:train", "Train the student"),
@@ -45,6 +45,7 @@ _COMMANDS = {
         "config": ("configuration:app", "Check a profile, write its JSON Schema"),
         "db": ("db:app", "Look after the database"),
         "toolchain": ("toolchain:app", "Build and find llama.cpp"),
+        "bug-report": ("bug_report:bug_report", "Write a file to attach to a report, without secrets"),
     },
 }
 for _title, _members in _COMMANDS.items():
@@ -62,6 +63,7 @@ def run(argv: Sequence[str]) -> int:
     """Run a command line and return its exit status; every error is two lines on standard error."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
+        refuse_windows(os.name)
         app(list(argv), exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except BrokenPipeError:
@@ -71,6 +73,16 @@ def run(argv: Sequence[str]) -> int:
     except BaseException as error:  # noqa: BLE001 - the one boundary: nothing may pass it untold
         return _tell(error, argv)
     return 0
+
+
+def refuse_windows(system: str) -> None:
+    """Raise BlockedByCheck on native Windows, where no command can work; `system` as `os.name` names it."""
+    if system != "nt":
+        return
+    from core.env.machine.surroundings import windows_findings
+
+    (finding,) = windows_findings("Windows")
+    raise BlockedByCheck(f"{finding.code}: {finding.evidence}; {finding.cause}", remedy=finding.remedy)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:

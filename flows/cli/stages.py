@@ -9,7 +9,6 @@ from flows.cli.session import Choice, Common, answer, begin, drawn, tree
 _DEFAULT_CHOICE = Choice()
 _DEFAULT_COMMON = Common()
 
-env = App(name="env")
 data = App(name="data")
 label = App(name="label")
 train = App(name="train")
@@ -41,12 +40,6 @@ def _stage(name: str, choice: Choice, common: Common, *, anew: bool = False, ext
         artifact = make(Stage(name), job)
     answer(common, artifact.model_dump(mode="json"), drawn(artifact_table(artifact)))
     refuse_failed(artifact)
-
-
-@env.default
-def _env(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
-    """Check what this machine can do; always looks anew."""
-    _stage("env", choice, common, anew=True)
 
 
 @data.default

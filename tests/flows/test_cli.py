@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from core.config import json_schema
+from core.errors import BlockedByCheck
 from core.workspace import locked, open_workspace
 from flows.cli import configuration
+from flows.cli.main import refuse_windows
 from flows.cli.main import run as run_here
 from tests.core import published_chain
 
@@ -113,8 +115,20 @@ def test_a_workspace_that_cannot_be_written_is_an_environment_error(tmp_path: Pa
 
 
 def test_too_little_disk_space_blocks_the_run(tmp_path: Path) -> None:
-    done = edgekiln("env", "--workspace", tmp_path / "ws", "--set", "env.min_free_disk_gb=1e9")
-    refused(done, 4, "env-blocked")
+    quick = ("--role", "bench-host", "--set", "env.measure_s=0.02")
+    done = edgekiln("env", "--workspace", tmp_path / "ws", "--set", "env.min_free_disk_gb=1e9", *quick)
+    assert done.returncode == 4, done.stderr
+    assert "env.min_free_disk_gb 1e+09" in done.stdout
+    problem, remedy = done.stderr.strip().splitlines()[-2:]
+    assert problem.startswith("[env-blocked] disk ")
+    assert remedy.startswith("Fix: Free some space")
+
+
+def test_native_windows_is_sent_to_wsl_before_anything_is_loaded() -> None:
+    with pytest.raises(BlockedByCheck) as caught:
+        refuse_windows("nt")
+    assert "wsl --install" in caught.value.remedy
+    refuse_windows(os.name)
 
 
 @pytest.mark.parametrize("command", ["run", "data"])
@@ -133,7 +147,8 @@ def test_a_manifest_edited_by_hand_is_not_shown_as_if_it_were_true(tmp_path: Pat
     refused(edgekiln("show", gguf.artifact_id, "--workspace", workspace.root), 1, "artifact-file-tampered")
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text(encoding="utf-8").replace("1.39", "0.39"), encoding="utf-8")
-    refused(edgekiln("show", gguf.artifact_id, "--workspace", workspace.root), 1, "artifact-missing")
+    refused(edgekiln("show", gguf.artifact_id, "--workspace", workspace.root), 1, "artifact-manifest-broken")
+    refused(edgekiln("trace", gguf.artifact_id, "--workspace", workspace.root), 1, "artifact-manifest-broken")
 
 
 def test_a_name_that_leads_out_of_the_workspace_finds_nothing(tmp_path: Path) -> None:

@@ -151,6 +151,13 @@ def test_make_demo_and_make_test_set_up_first(tmp_path: Path) -> None:
         assert 0 < steps.index("edgekiln toolchain build") < steps.index(last)
 
 
+def test_make_wheelhouse_brings_the_pinned_set_the_archive_and_the_pins(tmp_path: Path) -> None:
+    steps = plan("wheelhouse", tmp_path)
+    wheels = 'pip --disable-pip-version-check wheel --wheel-dir "wheelhouse" -c constraints.txt'
+    assert 0 < steps.index("edgekiln toolchain build") < steps.index(wheels)
+    assert 'constraints.txt "wheelhouse"' in steps
+
+
 def test_make_names_an_old_python_and_what_to_do(tmp_path: Path) -> None:
     old = tmp_path / "python"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2" && exit\nexit 1\n')

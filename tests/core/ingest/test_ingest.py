@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.benchdb import queries, writer
+from core.benchdb.migrate import latest
 from core.config import IngestConfig
 from core.contract import Stage
 from core.events import Event, Note, StageReused
@@ -24,8 +25,11 @@ def test_the_receipt_names_every_result_and_the_migration(workspace: Workspace) 
     _, run = chain(workspace)
     receipt = ingest(run, CONFIG, workspace)
     folder = workspace.folder(Stage.INGEST, receipt.artifact_id)
-    assert (receipt.inserted, receipt.already_there, receipt.migration) == (4, 0, 1)
-    assert json.loads((folder / "receipt.json").read_bytes()) == {"migration": 1, "result_ids": list(receipt.result_ids)}
+    assert (receipt.inserted, receipt.already_there, receipt.migration) == (4, 0, latest())
+    assert json.loads((folder / "receipt.json").read_bytes()) == {
+        "migration": latest(),
+        "result_ids": list(receipt.result_ids),
+    }
     assert sorted(receipt.result_ids) == sorted(result.result_id for result in queries.results(workspace))
     assert receipt.metrics == {"results": 4.0, "failed_results": 1.0}
 
@@ -79,6 +83,7 @@ from core import stage
 from core.benchdb import writer
 from core.config import IngestConfig
 from core.contract import Stage
+from core.benchdb.migrate import latest
 from core.ingest.ingest import ingest
 from core.nouns import BenchmarkRun
 from core.workspace import open_workspace, read_manifest

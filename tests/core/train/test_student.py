@@ -46,7 +46,7 @@ def test_a_folder_on_this_machine_is_taken_as_it_is(tiny_student):
 def test_an_unfinished_folder_in_the_cache_is_made_anew_and_then_reused(default_gguf, monkeypatch):
     monkeypatch.setattr(student, "MATERIALISE_VERSION", -1)  # a place of its own in the cache
     card, seen = catalogue.model("smollm2-135m-instruct"), list[Event]()
-    target = student._cached(card)
+    target = student.cached(card)
     target.mkdir(parents=True, exist_ok=True)
     try:
         assert student.folder(card, seen.append) == target
