@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.contract import Contract, Finding, Severity
@@ -40,7 +40,7 @@ class Coverage:
                 self._labelled[field] += 1
                 self._count(field, values)
 
-    def _count(self, field: str, values: set[str]) -> None:
+    def _count(self, field: str, values: Iterable[str] | Mapping[str, int]) -> None:
         if field in self._free:
             return
         counts = self._counts.setdefault(field, Counter())
@@ -48,6 +48,17 @@ class Coverage:
         if len(counts) > self._limits.max_values:
             self._free.add(field)
             del self._counts[field]
+
+    def __add__(self, other: Coverage) -> Coverage:
+        """Return both together; the order changes nothing."""
+        joined = Coverage(self._limits)
+        joined._rows = self._rows + other._rows
+        joined._labelled = self._labelled + other._labelled
+        joined._free = self._free | other._free
+        for part in (self, other):
+            for field, counts in part._counts.items():
+                joined._count(field, counts)
+        return joined
 
     def fields(self) -> tuple[FieldCoverage, ...]:
         """Return what was counted, in the configured order, the commonest values first."""
