@@ -4,7 +4,7 @@ EdgekilnError                 1   other
 |- ConfigError                2   the configuration or the command line
 |  |- UnknownProfile, BadConfig, UsageError
 |- DataError                  3   the user's data
-|  |- SourceMissing, SourceEmpty, NotUtf8, BrokenRecord, NoRowsLeft
+|  |- SourceMissing, SourceEmpty, NotUtf8, BrokenRecord, NoRowsLeft, CardMismatch, DecisionRefused
 |- EnvironmentFault           4   the machine
 |  |- ToolMissing, ToolchainFailed, DownloadCorrupt, DiskFull, WorkspaceUnwritable, WorkspaceLocked, BlockedByCheck,
 |  |- DatabaseNewer, RepairFailed
@@ -109,6 +109,18 @@ class NoRowsLeft(DataError):
     """Too few records are left after the bad ones were set aside."""
 
     code = "data-no-rows-left"
+
+
+class CardMismatch(DataError):
+    """A dataset card does not say what its data is."""
+
+    code = "data-card-mismatch"
+
+
+class DecisionRefused(DataError):
+    """A reviewed row cannot be kept or changed as it was decided; nothing was taken in."""
+
+    code = "data-decision-refused"
 
 
 class EnvironmentFault(EdgekilnError):

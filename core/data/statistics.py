@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 from core.contract import Contract, Severity
@@ -21,6 +22,7 @@ Part = Literal["question", "prompt", "answer"]
 
 _QUALITY_BINS = 20
 _MOST_TOOLS = 1000
+_MOST_SHOWN = 100
 _NAME_CHARS = 80
 _SEVERITIES = tuple(Severity)
 
@@ -41,13 +43,29 @@ class QualityCount(Contract):
     bins: tuple[int, ...]
 
 
+class LabelCount(Contract):
+    """One label field: in how many rows, how many `distinct` values, the commonest with their rows.
+
+    `distinct` is None when there were more than data.coverage.max_values, so that it is free text and no label.
+    """
+
+    field: str
+    rows: int
+    distinct: int | None
+    commonest: dict[str, int]
+
+
 class ToolCount(Contract):
-    """Rows that offer a tool, call one, or want JSON; `names` are of offered tools, None when there are too many to name."""
+    """Rows that offer a tool, call one, or want JSON; `names` are the commonest tools offered.
+
+    `distinct` is None when there were more than a thousand names.
+    """
 
     rows_offering: int
     rows_calling: int
     rows_requiring_json: int
-    names: dict[str, int] | None
+    distinct: int | None
+    names: dict[str, int]
 
 
 class CorpusStatistics(Contract):
@@ -65,7 +83,7 @@ class CorpusStatistics(Contract):
     tokens: Distribution | None
     turns: Distribution | None
     languages: dict[str, int]
-    labels: tuple[FieldCoverage, ...]
+    labels: tuple[LabelCount, ...]
     tools: ToolCount
     findings: tuple[RuleCount, ...]
     redactions: PrivacyReport | None
@@ -170,7 +188,7 @@ class Statistics:
             tokens=self._tokens.distribution(),
             turns=self._turns.distribution(),
             languages=_by_count(self._languages),
-            labels=self._coverage.fields(),
+            labels=tuple(map(_label, self._coverage.fields())),
             tools=self._tools.result(),
             findings=tuple(self._told()),
             redactions=redactions,
@@ -217,7 +235,8 @@ class _Tools:
             rows_offering=self.offering,
             rows_calling=self.calling,
             rows_requiring_json=self.json,
-            names=None if self.names is None else _by_count(self.names),
+            distinct=None if self.names is None else len(self.names),
+            names=_commonest(self.names or {}),
         )
 
 
@@ -251,6 +270,15 @@ def _summed(left: Counter[Split], right: Counter[Split]) -> Counter[Split]:
     joined = left.copy()
     joined.update(right)
     return joined
+
+
+def _label(field: FieldCoverage) -> LabelCount:
+    distinct = None if field.values is None else len(field.values)
+    return LabelCount(field=field.field, rows=field.rows, distinct=distinct, commonest=_commonest(field.values or {}))
+
+
+def _commonest(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(islice(_by_count(counts).items(), _MOST_SHOWN))
 
 
 def _by_count(counts: Mapping[str, int]) -> dict[str, int]:

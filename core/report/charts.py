@@ -11,6 +11,8 @@ from core.contract import Contract
 
 _WIDTH_PX = 640
 _HEIGHT_PX = 260
+_BAR_PX = 24
+_LABEL_PX = 220
 _INK = "#d9480f"  # contrast above 4 on the light and on the dark ground of the page
 _GLOBALS = "window.vegaEmbed = vegaEmbed; window.vega = vega; window.vegaLite = vegaLite;"
 Record = Mapping[str, str | float | int]
@@ -52,6 +54,40 @@ def scatter(
     return _finish(title, caption, points + names)
 
 
+def histogram(title: str, caption: str, bars: Sequence[tuple[float, float, int]], *, x: str, y: str = "rows") -> Chart:
+    """Return a histogram of (start, end, count) bars; `x` and `y` are axis titles."""
+    import altair as alt
+
+    values = [{"start": start, "end": end, "count": count} for start, end, count in bars]
+    drawn = (
+        alt.Chart(alt.InlineData(values=values))
+        .mark_bar(color=_INK, binSpacing=1)
+        .encode(
+            x=alt.X(field="start", type="quantitative", title=x, bin="binned", axis=alt.Axis(grid=False, tickCount=8)),
+            x2=alt.X2(field="end"),
+            y=_counts(alt.Y, y),
+            tooltip=[_tip(("start", "from")), _tip(("end", "to")), _tip(("count", y))],
+        )
+    )
+    return _finish(title, caption, drawn)
+
+
+def ranking(title: str, caption: str, bars: Sequence[tuple[str, int]], *, x: str = "rows") -> Chart:
+    """Return one horizontal bar for each name, in the order given; names differ and long ones are cut."""
+    import altair as alt
+
+    drawn = (
+        alt.Chart(alt.InlineData(values=[{"name": name, "count": count} for name, count in bars]))
+        .mark_bar(color=_INK)
+        .encode(
+            x=_counts(alt.X, x),
+            y=alt.Y(field="name", type="nominal", title=None, sort=None, axis=alt.Axis(labelLimit=_LABEL_PX)),
+            tooltip=[alt.Tooltip(field="name", type="nominal", title="name"), _tip(("count", x))],
+        )
+    )
+    return _finish(title, caption, drawn, height_px=_BAR_PX * len(bars))
+
+
 def png(chart: Chart, *, scale: float = 2.0) -> bytes:
     """Return a chart as a PNG picture, drawn without a browser and without a network."""
     import vl_convert
@@ -74,12 +110,20 @@ def _axis(kind: Any, axis: tuple[str, str], *, zero: bool) -> Any:
     return kind(field=axis[0], type="quantitative", title=axis[1], scale=scale, axis=look)
 
 
+def _counts(kind: Any, title: str) -> Any:
+    """Return an axis of whole numbers."""
+    import altair as alt
+
+    look = alt.Axis(gridOpacity=0.3, tickCount=6, tickMinStep=1, format=",d")
+    return kind(field="count", type="quantitative", title=title, scale=alt.Scale(zero=True, nice=True), axis=look)
+
+
 def _tip(axis: tuple[str, str]) -> Any:
     import altair as alt
 
     return alt.Tooltip(field=axis[0], type="quantitative", title=axis[1], format=".4~g")
 
 
-def _finish(title: str, caption: str, drawn: Any) -> Chart:
-    spec = drawn.properties(width=_WIDTH_PX, height=_HEIGHT_PX).to_dict()
+def _finish(title: str, caption: str, drawn: Any, *, height_px: int = _HEIGHT_PX) -> Chart:
+    spec = drawn.properties(width=_WIDTH_PX, height=height_px).to_dict()
     return Chart(title=title, caption=caption, spec=spec)

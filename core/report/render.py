@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import json
+import re
 import unicodedata
 from typing import Literal
 
@@ -25,6 +26,9 @@ _UNBROKEN_CHARS = 14  # shorter words are not broken over two lines where the wi
 _ONE_LINE_CHARS = 20  # columns up to this width get it before longer text is widened: ids, names and times stay readable
 _GAP_CHARS = 2
 _LARGEST_WHOLE = 1e15  # above it a float no longer holds every integer
+_LINKS = (("://", "&#58;//"), ("@", "&#64;"), ("www.", "www&#46;"))  # what readers make links of by themselves
+_BLOCK_STARTS = ("#", "-", "+", "=")  # what begins a heading, a list or a rule where a line begins with it
+_ORDERED = re.compile(r"^([0-9]{1,9})([.)])")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 """A spreadsheet takes text that begins so for a formula; the quote is guarded too, so that the guard can be undone."""
 
@@ -137,23 +141,32 @@ def _guarded(text: str) -> str:
 
 
 def _markdown(table: Table) -> str:
-    head = "| " + " | ".join(_markdown_text(column.head) for column in table.columns) + " |"
+    head = "| " + " | ".join(markdown_text(column.head) for column in table.columns) + " |"
     rule = "|" + "|".join("---:" if column.align == "right" else "---" for column in table.columns) + "|"
     rows = [
         "| "
-        + " | ".join(_markdown_text(shown(cell, column)) for cell, column in zip(row, table.columns, strict=True))
+        + " | ".join(markdown_text(shown(cell, column)) for cell, column in zip(row, table.columns, strict=True))
         + " |"
         for row in table.rows
     ]
-    notes = ["", *(f"- {_markdown_text(note)}" for note in table.notes)] if table.notes else []
-    return "\n".join([f"### {_markdown_text(table.title)}", "", head, rule, *rows, *notes]) + "\n"
+    notes = ["", *(f"- {markdown_text(note)}" for note in table.notes)] if table.notes else []
+    return "\n".join([f"### {markdown_text(table.title)}", "", head, rule, *rows, *notes]) + "\n"
 
 
-def _markdown_text(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Return text as it reads within a line of Markdown: no markup, no HTML, no link, no formula comes of it."""
     escaped = html.escape(_without_controls(text).replace("\\", "\\\\"), quote=False)
-    for mark in "|`*[]":
+    for mark in "|`*_~$[]":
         escaped = escaped.replace(mark, f"\\{mark}")
-    return " ".join(escaped.splitlines())
+    for start, entity in _LINKS:
+        escaped = escaped.replace(start, entity)
+    return " ".join(escaped.split())
+
+
+def markdown_line(text: str) -> str:
+    """Return text as a paragraph of Markdown of its own: no heading, list or rule comes of it either."""
+    line = markdown_text(text)
+    return f"\\{line}" if line.startswith(_BLOCK_STARTS) else _ORDERED.sub(r"\1\\\2", line)
 
 
 def _html(table: Table) -> str:

@@ -96,9 +96,10 @@ def test_tools_are_counted_by_name_and_calls_wherever_they_stand() -> None:
 def test_names_of_tools_without_end_are_counted_but_not_kept() -> None:
     rows: list[Kept] = [(row(tool_name=f"tool {number}"), (), None, None, None) for number in range(1001)]
 
-    assert counted(rows).result().tools.names is None
-    assert (counted(rows[:600]) + counted(rows[600:])).result().tools.names is None
-    assert len(counted(rows[:1000]).result().tools.names or {}) == 1000
+    assert counted(rows).result().tools.distinct is None
+    assert (counted(rows[:600]) + counted(rows[600:])).result().tools.distinct is None
+    known = counted(rows[:1000]).result().tools
+    assert (known.distinct, len(known.names)) == (1000, 100)
 
 
 def test_a_perfect_score_is_in_the_last_bin() -> None:
@@ -155,4 +156,4 @@ def test_labels_of_parts_are_free_text_when_they_are_so_together() -> None:
 
     (field,) = (parts[0] + parts[1]).result().labels
 
-    assert (field.rows, field.values) == (4, None)
+    assert (field.rows, field.distinct, field.commonest) == (4, None, {})
