@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from core.contract import Contract, Limit
+from core.data.limits import CoverageLimits, DuplicateLimits, PrivacyLimits, QualityWeights, RuleLimits
 from core.errors import BadConfig, ToolMissing, UnknownProfile
 from core.field_types import EndpointUrl, ProfileName, VariableName
 from core.section import Operational, Section
@@ -54,17 +55,37 @@ class DataConfig(Section):
 
     # what is read enters the identity by its bytes: another path or another count of the same bytes redoes nothing
     sources: Annotated[tuple[str, ...], Operational] = Field(
-        min_length=1, description="JSONL files, folders, globs, or builtin:python-docs"
+        min_length=1, description="Files of records, folders, globs, hf:owner/dataset, or builtin:python-docs"
     )
-    shape: Literal["auto", "record", "chat", "prompt"] = Field(default="auto", description="Record format of the sources")
+    title: str = Field(default="", description="Name on the dataset card; the sources' names when empty")
+    about: str = Field(default="", description="What the dataset is, in a few sentences, for its card")
+    licence: str | None = Field(default=None, description="The dataset's licence on its card, such as mit or cc-by-4.0")
+    shape: Literal["auto", "record", "chat", "alpaca", "sharegpt", "prompt"] = Field(
+        default="auto", description="Record format of the sources"
+    )
+    answers: Literal["optional", "required"] = Field(
+        default="optional", description="Whether a row may come without its answer"
+    )
     held_out_share: float = Field(default=0.25, gt=0, lt=1, description="Share of rows kept from training")
-    max_chars: int = Field(default=8000, ge=1, description="Longest prompt with its context, in characters")
+    evaluation_files: Annotated[tuple[str, ...], Operational] = Field(
+        default=(), description="Files that no row may hold passages of"
+    )
+    rules: RuleLimits = RuleLimits()
+    duplicates: DuplicateLimits = DuplicateLimits()
+    coverage: CoverageLimits = CoverageLimits()
+    quality: QualityWeights = QualityWeights()
+    privacy: PrivacyLimits = PrivacyLimits()
+    listed_warnings: int = Field(default=1000, ge=1, description="Warnings of one rule that warnings.jsonl lists at most")
+    listed_worst: int = Field(default=200, ge=1, description="Rows of low quality that worst.jsonl lists at most")
     builtin_rows: Annotated[int, Operational] = Field(
         default=96, ge=8, le=2000, description="Rows to take from a builtin source"
     )
     min_rows: Annotated[int, Operational] = Field(default=8, ge=2, description="Fewer good rows than this stop the run")
     max_rejected_share: Annotated[float, Operational] = Field(
         default=0.2, ge=0, le=1, description="Share set aside at most"
+    )
+    max_rejected: Annotated[int | None, Operational] = Field(
+        default=None, ge=0, description="Rows set aside at most; none sets no limit beside the share"
     )
 
 

@@ -73,7 +73,11 @@ class SourceRef(Contract):
 
 
 class Dataset(Artifact):
-    """Validated prompts. Files: `rows.jsonl` (core.data.record.PromptRow), `rejects.jsonl` (core.data.record.Reject)."""
+    """Validated prompts.
+
+    Files: `rows.parquet` (core.data.record.PromptRow); `rejects.jsonl`, `warnings.jsonl` (core.data.record.Reject);
+    `worst.jsonl` (core.data.quality.ScoredRow), `clusters.jsonl`, and `privacy.json` where personal data was redacted.
+    """
 
     stage: Literal[Stage.DATA] = Stage.DATA
     sources: tuple[SourceRef, ...]

@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.contract import Contract
+from core.section import Section
 
 PersonalKind = Literal["secret", "email", "iban", "card", "national-id", "phone", "ip", "address", "name"]
 
 
-class RuleLimits(Contract):
+class RuleLimits(Section):
     """The thresholds of the rules that look at one row's texts."""
 
     max_prompt_chars: int = Field(default=8000, ge=1, description="Longest prompt with hint and context, in characters")
@@ -40,7 +40,7 @@ class RuleLimits(Contract):
     missing_text_chars: int = Field(default=3, ge=1, description="What follows `the text below:` to count as that text")
 
 
-class CoverageLimits(Contract):
+class CoverageLimits(Section):
     """What the labels of a whole corpus must look like."""
 
     fields: tuple[str, ...] = Field(
@@ -60,7 +60,7 @@ class CoverageLimits(Contract):
     max_values: int = Field(default=10_000, ge=2, description="A field with more values is free text and not judged")
 
 
-class QualityWeights(Contract):
+class QualityWeights(Section):
     """How much each component of the quality score weighs; the score is their weighted mean."""
 
     length: float = Field(default=1.0, ge=0, description="Is there enough to learn from")
@@ -73,7 +73,7 @@ class QualityWeights(Contract):
     full_words: int = Field(default=8, ge=1, description="Words from which on a text is long enough")
 
 
-class PrivacyLimits(Contract):
+class PrivacyLimits(Section):
     """What the privacy pass looks for."""
 
     kinds: tuple[PersonalKind, ...] = Field(
@@ -81,4 +81,13 @@ class PrivacyLimits(Contract):
         description="What is redacted; `name` needs a model that finds names",
     )
     regions: tuple[str, ...] = Field(default=("CA", "FR", "GB"), description="Where a phone number may lack +NN")
+    redact: bool = Field(default=False, description="Replace personal data and secrets by placeholders")
     max_values: int = Field(default=200, ge=1, description="A row with more personal values is set aside")
+
+
+class DuplicateLimits(Section):
+    """When two rows count as alike."""
+
+    threshold: float = Field(default=0.75, ge=0.5, le=1, description="Estimated Jaccard similarity of near duplicates")
+    passage_words: int = Field(default=12, ge=4, le=100, description="Words in a row that two texts share to overlap")
+    max_passages: int = Field(default=20_000_000, ge=1000, description="Passages looked for at most, 10 bytes each")

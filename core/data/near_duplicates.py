@@ -51,6 +51,10 @@ class Fingerprints:
     text_hashes: npt.NDArray[np.uint64]
     signatures: Signatures
 
+    def those(self, chosen: npt.NDArray[np.bool_]) -> Fingerprints:
+        """Return the fingerprints of the chosen texts."""
+        return Fingerprints(self.text_hashes[chosen], self.signatures[chosen])
+
 
 def fingerprint(texts: Sequence[str], bands: int = BANDS) -> Fingerprints:
     """Return the fingerprints of a batch; the same on every machine, for one version of rensa's algorithm (2)."""

@@ -83,6 +83,23 @@ class PrivacyTally:
         )
 
 
+def joined(reports: Sequence[PrivacyReport]) -> PrivacyReport:
+    """Return what several parts of a pass counted; ValueError without a part."""
+    if not reports:
+        raise ValueError("no report to join")
+    counts: Counter[PersonalKind] = Counter()
+    for report in reports:
+        counts.update(report.counts)
+    return reports[0].model_copy(
+        update={
+            "rows": sum(report.rows for report in reports),
+            "rows_redacted": sum(report.rows_redacted for report in reports),
+            "rows_set_aside": sum(report.rows_set_aside for report in reports),
+            "counts": {kind: counts[kind] for kind in get_args(PersonalKind) if counts[kind]},
+        }
+    )
+
+
 def redact(tree: Any, limits: PrivacyLimits, names: NameFinder | None = None) -> Redacted:
     """Return a JSON tree with every personal value in its texts and keys replaced, one placeholder a value.
 

@@ -66,19 +66,36 @@ def _ratio(subject: Subject, limits: RuleLimits) -> float:
     return max(0.0, min(1.0, 2 * (1 - abs(lean) / most))) if most > 0 else 0.0
 
 
+class ScoredRow(Contract):
+    """A row with its score, each component, and the codes of what the rules found in it."""
+
+    row_id: str
+    where: str
+    score: float
+    components: dict[str, float | None]
+    codes: tuple[str, ...]
+    excerpt: str
+
+
 class Worst:
     """Keeps the rows with the lowest scores, at most so many; the order in which they come changes nothing."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._rows: list[tuple[float, str]] = []
+        self._rows: list[ScoredRow] = []
+        self._highest = math.inf
 
-    def add(self, row_id: str, score: float) -> None:
+    def takes(self, score: float) -> bool:
+        """Say whether a row with this score may be among the worst so far."""
+        return score <= self._highest
+
+    def add(self, row: ScoredRow) -> None:
         """Offer one row."""
-        self._rows.append((score, row_id))
+        self._rows.append(row)
         if len(self._rows) >= 2 * self._most + 1:
-            self._rows = sorted(self._rows)[: self._most]
+            self._rows = self.rows()
+            self._highest = self._rows[-1].score
 
-    def rows(self) -> list[tuple[str, float]]:
-        """Return id and score, the worst first, equals by id."""
-        return [(row_id, score) for score, row_id in sorted(self._rows)[: self._most]]
+    def rows(self) -> list[ScoredRow]:
+        """Return the worst first, equals by id."""
+        return sorted(self._rows, key=lambda row: (row.score, row.row_id))[: self._most]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from core.contract import Contract
+from core.contract import Contract, Severity
 from core.files import read_json_lines
 
 Split = Literal["train", "held_out"]
@@ -79,7 +79,7 @@ class LabeledRow(Contract):
 
 
 class Reject(Contract):
-    """A row that was set aside; `where` is file:line, `excerpt` at most 200 characters of the value."""
+    """A row that was set aside, or with severity warning kept; `where` is file:line, `excerpt` at most 200 characters."""
 
     where: str
     code: str
@@ -87,6 +87,7 @@ class Reject(Contract):
     excerpt: str
     reason: str
     remedy: str
+    severity: Severity = Severity.ERROR
 
 
 class TokenisedRow(Contract):
@@ -97,9 +98,11 @@ class TokenisedRow(Contract):
     completion_mask: tuple[int, ...]
 
 
-def read_prompts(path: Path) -> Iterator[PromptRow]:
-    """Yield the rows of a Dataset's `rows.jsonl`."""
-    return (PromptRow.model_validate(record) for record in read_json_lines(path))
+def read_prompts(folder: Path) -> Iterator[PromptRow]:
+    """Yield the rows in the folder of a Dataset; this is the only door to them."""
+    from core.data import rows_file  # Arrow is loaded where rows are read, not where a row is named
+
+    return (PromptRow.model_validate(record) for record in rows_file.read_rows(folder / rows_file.FILE))
 
 
 def read_labeled(path: Path) -> Iterator[LabeledRow]:

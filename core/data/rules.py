@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from core.contract import Severity
 from core.data import answer_rules, text_rules
 from core.data.flaws import REMEDIES, Flaw
 from core.data.limits import RuleLimits
-from core.data.shapes import Draft
-from core.data.subject import Subject, subject_of
+from core.data.subject import Subject
 
 Check = Callable[[Subject, RuleLimits], Flaw | None]
 
@@ -84,14 +82,3 @@ def judge(subject: Subject, limits: RuleLimits, rules: Iterable[Rule] = RULES) -
             if rule.severity is Severity.ERROR:
                 break
     return tuple(found)
-
-
-def judge_draft(draft: Draft, max_chars: int) -> Flaw | None:
-    """Return the first error of a draft, or None for a row that is kept."""
-    found = judge(subject_of(draft), _limits_of(max_chars))
-    return next((flaw for flaw in found if flaw.severity is Severity.ERROR), None)
-
-
-@lru_cache(maxsize=8)
-def _limits_of(max_chars: int) -> RuleLimits:
-    return RuleLimits(max_prompt_chars=max_chars)

@@ -1,195 +1,218 @@
-"""The data stage: one streaming pass over all sources, every record kept or rejected, the split, the gate."""
+"""The data stage: sources to a Dataset of rows worth training on, what was found beside them, and the gate."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TextIO
 
 from core.config import DataConfig
 from core.contract import Finding, Limit, Severity, Stage
-from core.data import docs
-from core.data.flaws import Flaw
-from core.data.readers import Line, Source, open_sources, read_lines
-from core.data.record import PromptRow, Reject, Split, read_prompts
-from core.data.rules import judge_draft
-from core.data.shapes import Draft, draft_of
-from core.data.split import border_row, score, side
+from core.data import docs, rows_file
+from core.data.card import FILE, README, card_of, describe
+from core.data.crew import open_crew
+from core.data.flaw_log import FlawLog
+from core.data.judging import Settings, Totals
+from core.data.privacy import PrivacyReport, joined
+from core.data.quality import Worst
+from core.data.readers import Source, open_sources
+from core.data.rule_plugins import GROUP
+from core.data.settling import Settlement
+from core.data.statistics import Statistics
+from core.data.streaming import Intake, Logs
 from core.errors import BrokenRecord, NoRowsLeft
-from core.events import Found, OnEvent, Progress, ignore
+from core.events import Found, OnEvent, ignore
 from core.files import digest_of, write_atomic, write_json_lines
-from core.nouns import Dataset, SourceRef
+from core.nouns import Dataset
+from core.report.card_markdown import write_card
 from core.stage import Facts, Order, produce
 from core.workspace import Workspace
 
-_VERSION = 1
-_LINES_BETWEEN_PROGRESS = 2000
-_ID_DIGITS = 16
+_VERSION = 2
 _WORST_SHOWN = 3
+_WORTH_WORKERS_BYTES = 8_000_000  # a worker takes half a second to start, in which this process judges as much
+_WORKERS = 2
+_WITHOUT_MEANING = frozenset(
+    {"rejects.jsonl", "warnings.jsonl", "worst.jsonl", "clusters.jsonl", "privacy.json", FILE, README}
+)
 
 
 def validate(config: DataConfig, workspace: Workspace, on_event: OnEvent = ignore) -> Dataset:
-    """Read the sources and publish the rows worth labelling, with those set aside beside them.
+    """Read the sources and publish the rows worth training on, with those set aside beside them.
 
     The dataset's identity is the sources' bytes, whatever their names and order. SourceMissing, SourceEmpty, NotUtf8;
     after publishing, NoRowsLeft or BrokenRecord when too few rows are left or too many were set aside.
     """
     sources = open_sources(config.sources, config.builtin_rows)
+    evaluation = open_sources(config.evaluation_files, config.builtin_rows)
     order = Order(
         noun=Dataset,
         stage=Stage.DATA,
         version=_VERSION,
         config=config,
         inputs=tuple(source.sha256 for source in sources),
-        limits=(
-            Limit(metric="rows", op=">=", value=config.min_rows),
-            Limit(metric="rejected_share", op="<=", value=config.max_rejected_share),
-        ),
+        tools=_tools(evaluation),
+        limits=_limits(config),
     )
-    dataset = produce(order, workspace, on_event, lambda content: _read_all(sources, config, content, on_event))
+    read = _Read(sources, evaluation, order.identity()[:12])
+    dataset = produce(order, workspace, on_event, lambda content: _work(read, config, content, on_event))
     _refuse_bad(dataset, config)
     return dataset
 
 
-def _read_all(sources: Sequence[Source], config: DataConfig, content: Path, on_event: OnEvent) -> Facts:
-    for source in sources:
+def _tools(evaluation: Sequence[Source]) -> dict[str, str]:
+    """Return what beside configuration and sources decides what is found: evaluation files, foreign rules."""
+    foreign = sorted({f"{entry.dist.name} {entry.dist.version}" for entry in entry_points(group=GROUP) if entry.dist})
+    files = {"evaluation_files": digest_of([source.sha256 for source in evaluation])} if evaluation else {}
+    return {**files, **({"rules": ", ".join(foreign)} if foreign else {})}
+
+
+def _limits(config: DataConfig) -> tuple[Limit, ...]:
+    most = () if config.max_rejected is None else (Limit(metric="rejected", op="<=", value=config.max_rejected),)
+    return (
+        Limit(metric="rows", op=">=", value=config.min_rows),
+        Limit(metric="rejected_share", op="<=", value=config.max_rejected_share),
+        *most,
+    )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What is read, and the id of the artifact that comes of it."""
+
+    sources: Sequence[Source]
+    evaluation: Sequence[Source]
+    artifact_id: str
+
+
+def _work(read: _Read, config: DataConfig, content: Path, on_event: OnEvent) -> Facts:
+    for source in read.sources:
         if source.data is not None:
             write_atomic(content / docs.FILE, source.data)
-    path = content / "rows.jsonl"
-    with (content / "rejects.jsonl").open("w", encoding="utf-8") as rejects:
-        reading = _Pass(config, rejects, on_event)
-        write_json_lines(path, (row.model_dump(mode="json") for row in reading.rows(sources)))
-    _fill_empty_side(path, reading.kept)
-    findings = reading.findings()
+    scratch = content.parent / "scratch"
+    scratch.mkdir(exist_ok=True)
+    with (
+        (content / "rejects.jsonl").open("w", encoding="utf-8") as rejects,
+        (content / "warnings.jsonl").open("w", encoding="utf-8") as warnings,
+        Intake(config, read.sources, scratch, _logs(config, rejects, warnings)) as intake,
+    ):
+        logs = intake.logs
+        workers = _WORKERS if sum(source.size_bytes for source in read.sources) > _WORTH_WORKERS_BYTES else 0
+        with open_crew(_settings(config), workers, scratch) as crew:
+            intake.read(crew, on_event)
+            totals = crew.totals()
+        settlement = Settlement(
+            intake, config.held_out_share, config.duplicates.passage_words, config.duplicates.max_passages
+        )
+        partly = settlement.write(content / rows_file.FILE, read.evaluation, logs)
+    settlement.write_clusters(content / "clusters.jsonl", config.listed_warnings)
+    statistics = _statistics(intake, settlement, totals, logs)
+    redactions = _write_beside(content, config, totals)
+    card = card_of(
+        config,
+        artifact_id=read.artifact_id,
+        sources=intake.described(),
+        files=(describe(content, rows_file.FILE, len(intake)),),
+        statistics=statistics.result(redactions),
+        remedies=logs.remedies(),
+    )
+    write_card(content, card)
+    findings = (
+        *logs.rejects.findings(),
+        *logs.warnings.findings(),
+        *statistics.coverage.findings(),
+        *dict.fromkeys(finding for total in totals for finding in total.findings),
+        *partly,
+    )
     for finding in findings:
         on_event(Found(stage=Stage.DATA, finding=finding))
-    kept, rejected = reading.kept.total(), reading.rejected.total()
+    return _facts(intake, settlement, logs, findings)
+
+
+def _logs(config: DataConfig, rejects: TextIO, warnings: TextIO) -> Logs:
+    return Logs(FlawLog(rejects, Severity.ERROR), FlawLog(warnings, Severity.WARNING, config.listed_warnings))
+
+
+def _settings(config: DataConfig) -> Settings:
+    return Settings(
+        shape=config.shape,
+        answers=config.answers,
+        held_out_share=config.held_out_share,
+        rules=config.rules,
+        quality=config.quality,
+        coverage=config.coverage,
+        privacy=config.privacy,
+        passage_words=config.duplicates.passage_words,
+        listed_worst=config.listed_worst,
+    )
+
+
+def _statistics(intake: Intake, settlement: Settlement, totals: Sequence[Totals], logs: Logs) -> Statistics:
+    """Return what was counted in all places together."""
+    together = sum((total.statistics for total in totals), intake.statistics)
+    together.moved("held_out", "train", settlement.moved_to_train)
+    together.moved("train", "held_out", settlement.moved_to_held_out)
+    for code in ("near-duplicate", "split-overlap", "contamination"):
+        if rows := logs.warnings.counts[code]:
+            together.found(code, Severity.WARNING, rows)
+    return together
+
+
+def _write_beside(content: Path, config: DataConfig, totals: Sequence[Totals]) -> PrivacyReport | None:
+    worst = Worst(config.listed_worst)
+    for total in totals:
+        for row in total.worst:
+            worst.add(row)
+    write_json_lines(content / "worst.jsonl", (row.model_dump(mode="json") for row in worst.rows()))
+    if not config.privacy.redact:
+        return None
+    report = joined([total.privacy for total in totals])
+    write_atomic(content / "privacy.json", report.model_dump_json(indent=2).encode())
+    return report
+
+
+def _facts(intake: Intake, settlement: Settlement, logs: Logs, findings: tuple[Finding, ...]) -> Facts:
+    kept, rejected = len(intake), logs.rejects.counts.total()
     return Facts(
         own={
-            "sources": tuple(reading.describe(source) for source in sources),
+            "sources": intake.described(),
             "rows": kept,
-            "train_rows": reading.kept["train"],
-            "held_out_rows": reading.kept["held_out"],
+            "train_rows": settlement.kept["train"],
+            "held_out_rows": settlement.kept["held_out"],
             "rejected": rejected,
             "findings": findings,
         },
-        metrics={"rows": kept, "rejected_share": rejected / (kept + rejected)},
-        without_meaning=frozenset({"rejects.jsonl"}),
+        metrics={
+            "rows": kept,
+            "rejected": rejected,
+            "rejected_share": rejected / (kept + rejected),
+            "warnings": logs.warnings.counts.total(),
+        },
+        without_meaning=_WITHOUT_MEANING,
     )
-
-
-class _Pass:
-    """One pass: every record comes out once, as a kept row or as a reject."""
-
-    def __init__(self, config: DataConfig, rejects: TextIO, on_event: OnEvent) -> None:
-        self._config = config
-        self._rejects = rejects
-        self._on_event = on_event
-        self._seen: dict[str, str] = {}
-        self._first: dict[str, Reject] = {}
-        self._shapes: dict[str, Counter[str]] = {}
-        self.kept: Counter[Split] = Counter()
-        self.rejected: Counter[str] = Counter()
-
-    def rows(self, sources: Sequence[Source]) -> Iterator[PromptRow]:
-        """Yield the kept rows and write the rejects."""
-        done, total = 0, sum(source.size_bytes for source in sources)
-        for source in sources:
-            shapes = self._shapes[source.name] = Counter()
-            for number, line in enumerate(read_lines(source, self._config.max_chars), start=1):
-                row = self._judge(line, shapes)
-                if isinstance(row, PromptRow):
-                    self.kept[row.split] += 1
-                    yield row
-                else:
-                    self._reject(row.at(line.where))
-                if number % _LINES_BETWEEN_PROGRESS == 0:
-                    self._tell(done + line.end_byte, total)
-            done += source.size_bytes
-        self._tell(total, total)
-
-    def _judge(self, line: Line, shapes: Counter[str]) -> PromptRow | Flaw:
-        draft = line.record if isinstance(line.record, Flaw) else draft_of(line.record, self._config.shape)
-        shapes[draft.shape if isinstance(draft, Draft) else "unread"] += 1
-        if isinstance(draft, Flaw):
-            return draft
-        if flaw := judge_draft(draft, self._config.max_chars):
-            return flaw
-        row = _row(draft, self._config.held_out_share)
-        earlier = self._seen.setdefault(row.row_id, line.where)
-        if earlier != line.where:
-            return Flaw("duplicate", "user", draft.user, f"asks exactly what {earlier} asks")
-        return row
-
-    def _reject(self, reject: Reject) -> None:
-        self.rejected[reject.code] += 1
-        self._first.setdefault(reject.code, reject)
-        self._rejects.write(json.dumps(reject.model_dump(mode="json"), ensure_ascii=False) + "\n")
-
-    def _tell(self, done: float, total: float) -> None:
-        self._on_event(Progress(stage=Stage.DATA, task="reading", done=done, total=total, unit="bytes"))
-
-    def findings(self) -> tuple[Finding, ...]:
-        """Return one finding a reject code, the commonest first."""
-        return tuple(self._finding(code, count) for code, count in self.rejected.most_common())
-
-    def _finding(self, code: str, count: int) -> Finding:
-        first = self._first[code]
-        rows = "1 row was set aside" if count == 1 else f"{count} rows were set aside, here the first"
-        return Finding(
-            code=f"data-{code}",
-            severity=Severity.ERROR,
-            where=first.where,
-            evidence=f"{rows}: {first.excerpt}",
-            cause=first.reason,
-            remedy=first.remedy,
-        )
-
-    def describe(self, source: Source) -> SourceRef:
-        """Return how a source was read."""
-        shapes = self._shapes[source.name]
-        read = [shape for shape in sorted(shapes) if shape != "unread"]
-        return SourceRef(name=source.name, sha256=source.sha256, shape="+".join(read) or "unknown", records=shapes.total())
-
-
-def _row(draft: Draft, held_out_share: float) -> PromptRow:
-    """Build the row; its id is the hash of everything that shapes the chat, so not of `extra`."""
-    shaping = draft.shaping()
-    split = side(score(draft.user, draft.context), held_out_share)
-    return PromptRow.model_validate(
-        {"row_id": digest_of(shaping)[:_ID_DIGITS], "split": split, **shaping, "extra": draft.extra}
-    )
-
-
-def _fill_empty_side(path: Path, kept: Counter[Split]) -> None:
-    """Move the border row when a small set has an empty side; `kept` follows."""
-    splits: tuple[Split, Split] = ("train", "held_out")
-    empty = next((split for split in splits if kept[split] == 0), None)
-    if empty is None or kept.total() < 2:
-        return
-    moved = border_row(read_prompts(path), empty)
-    rows = [row.model_copy(update={"split": empty}) if row.row_id == moved else row for row in read_prompts(path)]
-    write_json_lines(path, (row.model_dump(mode="json") for row in rows))
-    kept[empty] += 1
-    kept["train" if empty == "held_out" else "held_out"] -= 1
 
 
 def _refuse_bad(dataset: Dataset, config: DataConfig) -> None:
     if dataset.verdict.passed:
         return
-    worst = "; ".join(_told(finding) for finding in dataset.findings[:_WORST_SHOWN])
+    errors = [finding for finding in dataset.findings if finding.severity is Severity.ERROR]
+    worst = "; ".join(_told(finding) for finding in errors[:_WORST_SHOWN])
     failed = {failure.limit.metric for failure in dataset.verdict.failures}
-    remedy = dataset.findings[0].remedy if dataset.findings else "Add rows."
+    remedy = errors[0].remedy if errors else "Add rows."
     if "rows" in failed:
         problem = f"{dataset.rows} good rows < data.min_rows {config.min_rows}"
         raise NoRowsLeft(f"{problem}{': ' if worst else ''}{worst}", remedy=f"{remedy} Or lower data.min_rows.")
-    share = dataset.metrics["rejected_share"]
-    raise BrokenRecord(
-        f"{share:.1%} of rows rejected > data.max_rejected_share {config.max_rejected_share:.1%}: {worst}",
-        remedy=f"{remedy} All are in rejects.jsonl of data {dataset.artifact_id}; or raise data.max_rejected_share.",
-    )
+    if "rejected_share" in failed:
+        share = dataset.metrics["rejected_share"]
+        limit = "data.max_rejected_share"
+        problem = f"{share:.1%} of rows rejected > {limit} {config.max_rejected_share:.1%}"
+    else:
+        limit = "data.max_rejected"
+        problem = f"{dataset.rejected} rows rejected > {limit} {config.max_rejected}"
+    remedy = f"{remedy} All are in rejects.jsonl of data {dataset.artifact_id}; or raise {limit}."
+    raise BrokenRecord(f"{problem}: {worst}", remedy=remedy)
 
 
 def _told(finding: Finding) -> str:

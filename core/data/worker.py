@@ -67,7 +67,7 @@ def _row(
     if len(kept) <= len(prompt):
         raise DataError(
             f"row {row.row_id}: the prompt has {len(prompt)} tokens >= train.max_length {max_length}, no answer is left",
-            remedy="Raise train.max_length, or lower data.max_chars so that such rows are set aside.",
+            remedy="Raise train.max_length, or lower data.rules.max_prompt_chars so that such rows are set aside.",
         )
     mask = [0] * len(prompt) + [1] * (len(kept) - len(prompt))
     return TokenisedRow(row_id=row.row_id, input_ids=tuple(kept), completion_mask=tuple(mask))

@@ -42,7 +42,7 @@ def label(
     order = _order(dataset, config, choice)
 
     def work(content: Path) -> Facts:
-        rows = list(read_prompts(workspace.folder(Stage.DATA, dataset.artifact_id) / "rows.jsonl"))
+        rows = list(read_prompts(workspace.folder(Stage.DATA, dataset.artifact_id)))
         with open_ledger(workspace.ledger("label")) as ledger:
             plan = _plan(rows, choice.identity, config, ledger)
             sent = _ask(plan, config, ledger, on_event, beside)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from core.data.flaws import Flaw
 from core.data.formats.stream import Reading
-from core.data.formats.text import decode, too_long
+from core.data.formats.text import decode_line, too_long
 from core.data.parsing import parse_record
 from core.data.source import Line, Source
 
@@ -18,5 +19,5 @@ def read(source: Source, reading: Reading, limit: int) -> Iterator[Line]:
         if not raw.isspace():
             where = f"{source.name}:{number}"
             long = length > limit and len(raw) > limit
-            record = too_long(raw, limit) if long else parse_record(decode(raw, where, start).strip())
-            yield Line(where, record, reading.end_byte(end))
+            text = too_long(raw, limit) if long else decode_line(raw, start)
+            yield Line(where, text if isinstance(text, Flaw) else parse_record(text.strip()), reading.end_byte(end))

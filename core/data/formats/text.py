@@ -1,4 +1,4 @@
-"""Bytes to text: UTF-8 or an error that says where it is not, and whether the file is UTF-16."""
+"""Bytes to text: UTF-8, or an error or a flaw that says where it is not, and whether the file is UTF-16."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ def decode(raw: bytes, where: str, start: int) -> str:
             f"(0x{raw[error.start]:02x})",
             remedy="Save the file as UTF-8, for example with `iconv -f LATIN1 -t UTF-8 OLD > NEW`.",
         ) from error
+
+
+def decode_line(raw: bytes, start: int) -> str | Flaw:
+    """Return the text of a line that is a record of its own, or a flaw that names line and byte."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        first = max(0, error.start - EXCERPT_CHARS // 2)
+        reason = (
+            f"not UTF-8 at byte {error.start + 1} of the line, byte {start + error.start + 1} of the file "
+            f"(0x{raw[error.start]:02x})"
+        )
+        return Flaw("not-utf8", None, raw[first : first + EXCERPT_CHARS].decode(errors="replace"), reason)
 
 
 def refuse_wide(name: str, head: bytes) -> None:

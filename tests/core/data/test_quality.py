@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data.limits import QualityWeights, RuleLimits
-from core.data.quality import Quality, Worst, quality
+from core.data.quality import Quality, ScoredRow, Worst, quality
 from core.data.rules import judge
 from core.data.subject import Subject
 
@@ -74,9 +74,12 @@ def test_every_score_lies_between_nothing_and_one(user: str, answer: str | None)
 @given(st.lists(st.floats(0, 1), max_size=40).flatmap(st.permutations))
 def test_the_worst_rows_are_kept_whatever_their_order(scores: list[float]) -> None:
     worst = Worst(5)
-    for number, score in enumerate(scores):
-        worst.add(f"{number:02}", score)
+    offered = [
+        ScoredRow(row_id=f"{number:02}", where="a:1", score=score, components={}, codes=(), excerpt="")
+        for number, score in enumerate(scores)
+    ]
+    for row in offered:
+        if worst.takes(row.score):
+            worst.add(row)
 
-    rows = worst.rows()
-
-    assert rows == sorted(((f"{n:02}", score) for n, score in enumerate(scores)), key=lambda row: (row[1], row[0]))[:5]
+    assert worst.rows() == sorted(offered, key=lambda row: (row.score, row.row_id))[:5]

@@ -94,10 +94,12 @@ def test_lines_are_numbered_as_an_editor_numbers_them(tmp_path: Path) -> None:
 def test_bytes_that_are_not_utf8_are_named_by_line_and_byte(tmp_path: Path) -> None:
     name = put(tmp_path / "latin1.jsonl", ROW + '{"user": "frette à soir, tsé"}\n'.encode("latin-1"))
 
-    with pytest.raises(NotUtf8) as caught:
-        lines_of(name)
+    good, bad = lines_of(name)
 
-    assert f"{name}:2 is not UTF-8 at byte 18 of the line, byte 36 of the file (0xe0)" in caught.value.problem
+    assert good.record == {"user": "Salut"}
+    assert isinstance(bad.record, Flaw)
+    assert (bad.where, bad.record.code) == (f"{name}:2", "not-utf8")
+    assert bad.record.reason == "not UTF-8 at byte 18 of the line, byte 36 of the file (0xe0)"
 
 
 def test_utf16_is_not_utf8(tmp_path: Path) -> None:

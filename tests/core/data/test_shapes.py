@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from core.contract import Severity
 from core.data.flaws import REMEDIES, Flaw
-from core.data.rules import judge_draft
+from core.data.limits import RuleLimits
+from core.data.rules import judge
 from core.data.shapes import Draft, draft_of
+from core.data.subject import subject_of
 
 SYSTEM = {"role": "system", "content": "Sois bref."}
 USER = {"role": "user", "content": "Salut?"}
@@ -18,9 +21,10 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 
 def code_of(record: dict[str, Any], shape: Any = "auto", max_chars: int = 100) -> str | None:
     draft = draft_of(record, shape)
-    flaw = draft if isinstance(draft, Flaw) else judge_draft(draft, max_chars)
-    assert flaw is None or flaw.code in REMEDIES
-    return flaw.code if flaw else None
+    limits = RuleLimits(max_prompt_chars=max_chars)
+    flaws = (draft,) if isinstance(draft, Flaw) else judge(subject_of(draft), limits)
+    assert all(flaw.code in REMEDIES for flaw in flaws)
+    return next((flaw.code for flaw in flaws if flaw.severity is Severity.ERROR), None)
 
 
 def test_our_record_keeps_every_field() -> None:

@@ -38,7 +38,7 @@ def questions(count: int) -> list[dict[str, Any]]:
 
 
 def rows_of(workspace: Workspace, dataset: Dataset) -> list[PromptRow]:
-    return list(read_prompts(workspace.folder(Stage.DATA, dataset.artifact_id) / "rows.jsonl"))
+    return list(read_prompts(workspace.folder(Stage.DATA, dataset.artifact_id)))
 
 
 def rejects_of(workspace: Workspace, dataset: Dataset) -> list[Reject]:
@@ -133,10 +133,21 @@ def test_a_file_of_nothing_but_rubbish_is_told_with_its_reason(workspace: Worksp
         validate(DataConfig(sources=(source,)), workspace)
 
 
-def test_not_utf8_leaves_no_artifact(workspace: Workspace, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_bytes(b'{"user": "a"}\n{"user": "\xe9"}\n')
+def test_a_line_that_is_not_utf8_is_set_aside_by_its_byte(workspace: Workspace, tmp_path: Path) -> None:
+    lines = [json.dumps(row).encode() for row in questions(9)]
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join([*lines[:4], b'{"user": "\xe9"}', *lines[4:]]))
 
-    with pytest.raises(NotUtf8, match=":2 is not UTF-8"):
+    dataset = validate(DataConfig(sources=(str(tmp_path / "rows.jsonl"),)), workspace)
+
+    (reject,) = rejects_of(workspace, dataset)
+    assert (dataset.rows, reject.code, reject.where) == (9, "not-utf8", f"{tmp_path / 'rows.jsonl'}:5")
+    assert reject.reason == "not UTF-8 at byte 11 of the line, byte 107 of the file (0xe9)"
+
+
+def test_utf16_leaves_no_artifact(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"user": "a"}', encoding="utf-16")
+
+    with pytest.raises(NotUtf8, match="the file is UTF-16"):
         validate(DataConfig(sources=(str(tmp_path / "rows.jsonl"),)), workspace)
     assert artifacts(workspace, Stage.DATA) == []
 

@@ -17,6 +17,7 @@ import pytest
 from core.config import DataConfig
 from core.contract import Stage
 from core.data.record import PromptRow
+from core.data.rows_file import write_rows
 from core.events import ignore
 from core.files import write_json_lines
 from core.nouns import Dataset
@@ -153,7 +154,7 @@ def make_dataset() -> Callable[[Workspace, Sequence[PromptRow]], Dataset]:
         records = [row.model_dump(mode="json") for row in rows]
 
         def work(content: Path) -> Facts:
-            write_json_lines(content / "rows.jsonl", records)
+            write_rows(content / "rows.parquet", records)
             write_json_lines(content / "rejects.jsonl", [])
             held_out = sum(row.split == "held_out" for row in rows)
             counts = {"rows": len(rows), "train_rows": len(rows) - held_out, "held_out_rows": held_out, "rejected": 0}

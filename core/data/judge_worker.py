@@ -1,0 +1,30 @@
+"""A process that judges batches for crew.py until its pipe ends; it dies with its parent."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from core.data.crew import read_message, write_message
+from core.data.judging import Judge
+from core.worker_process import die_with_parent
+
+
+def main() -> None:
+    """Judge what comes through the first pipe, answer through the second."""
+    die_with_parent()
+    with os.fdopen(int(sys.argv[1]), "rb") as requests, os.fdopen(int(sys.argv[2]), "wb") as answers:
+        (settings,) = read_message(requests)
+        judge = Judge(settings)
+        while (message := read_message(requests)) is not None:
+            match message:
+                case "judge", number, lines:
+                    write_message(answers, judge.judge(number, lines))
+                case "settle", number, stayed:
+                    judge.settle(number, stayed)
+                case _:
+                    write_message(answers, judge.totals())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""One batch of records judged: which rows are kept, why the others are not, and what the whole corpus must know of each.
+
+It is the same in this process and in workers (crew.py). Whether a row repeats an earlier one is known only where all rows
+come together, so what is counted waits until `settle` tells which rows stayed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from core.contract import Contract, Finding, Severity
+from core.data import rows_file
+from core.data.flaws import EXCERPT_CHARS, Flaw
+from core.data.languages import main_language
+from core.data.limits import CoverageLimits, PrivacyLimits, QualityWeights, RuleLimits
+from core.data.near_duplicates import Fingerprints, fingerprint
+from core.data.overlap import passages_of
+from core.data.privacy import PrivacyReport, PrivacyTally, redact, redact_flaw
+from core.data.quality import Quality, ScoredRow, Worst, quality
+from core.data.record import PromptRow, Reject, Split
+from core.data.rule_plugins import failures, load_rules
+from core.data.rules import judge
+from core.data.shapes import Draft, Shape, draft_of
+from core.data.shingles import Runs, normalise
+from core.data.source import Line
+from core.data.split import score, side
+from core.data.statistics import Statistics
+from core.data.subject import subject_of
+from core.files import canonical_json, digest_of
+
+ID_DIGITS = 16  # 64 bits, as many as a row's hash has among near duplicates
+
+
+class Settings(Contract):
+    """What a batch is judged by."""
+
+    shape: Literal["auto"] | Shape
+    answers: Literal["optional", "required"]
+    held_out_share: float
+    rules: RuleLimits
+    quality: QualityWeights
+    coverage: CoverageLimits
+    privacy: PrivacyLimits
+    passage_words: int
+    listed_worst: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of a batch of records; arrays and columns have one entry for each row that is kept so far.
+
+    `kept` and the numbers in `rejects` are places in the batch, those in `warnings` are places in `kept`.
+    """
+
+    kept: list[int]
+    rejects: list[tuple[int, Reject]]
+    warnings: list[tuple[int, Reject]]
+    shapes: Counter[str]
+    rows: pa.RecordBatch
+    keys: npt.NDArray[np.uint64]
+    places: npt.NDArray[np.float64]
+    answer_chars: npt.NDArray[np.uint32]
+    fingerprints: Fingerprints
+    passages: Runs
+
+
+@dataclass
+class Totals:
+    """What was counted over all batches of one judge."""
+
+    statistics: Statistics
+    privacy: PrivacyReport
+    worst: list[ScoredRow]
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass
+class _Row:
+    where: str
+    draft: Draft
+    row_id: str
+    place: float
+    flaws: tuple[Flaw, ...]
+    quality: Quality
+    language: str | None
+
+
+class Judge:
+    """Judges batches, and counts the rows that stay."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._rules, self._broken_rules = load_rules()
+        self._privacy = PrivacyTally(settings.privacy)
+        self._statistics = Statistics(settings.coverage)
+        self._worst = Worst(settings.listed_worst)
+        self._waiting: dict[int, list[_Row]] = {}
+
+    def judge(self, number: int, lines: Sequence[Line]) -> Judged:
+        """Judge a batch, which is settled later by its number."""
+        kept: list[int] = []
+        rows: list[_Row] = []
+        rejects: list[tuple[int, Reject]] = []
+        shapes: Counter[str] = Counter()
+        for place, line in enumerate(lines):
+            row = self._read(line, shapes)
+            if isinstance(row, Flaw):
+                rejects.append((place, row.at(line.where)))
+            else:
+                kept.append(place)
+                rows.append(row)
+        self._waiting[number] = rows
+        return _judged(kept, rejects, shapes, rows, self._settings.passage_words)
+
+    def settle(self, number: int, stayed: Sequence[bool]) -> None:
+        """Count those of a batch's kept rows that no earlier row makes needless."""
+        for row, stays in zip(self._waiting.pop(number), stayed, strict=True):
+            if stays:
+                self._count(row)
+
+    def totals(self) -> Totals:
+        """Return what was counted."""
+        found = (*self._broken_rules, *failures(self._rules))
+        return Totals(self._statistics, self._privacy.report(), self._worst.rows(), found)
+
+    def _read(self, line: Line, shapes: Counter[str]) -> _Row | Flaw:
+        draft = line.record if isinstance(line.record, Flaw) else self._draft(line.record)
+        shapes[draft.shape if isinstance(draft, Draft) else "unread"] += 1
+        if isinstance(draft, Flaw):
+            return self._without_personal_data(draft)
+        if self._settings.answers == "required" and draft.completion is None:
+            return Flaw("answer-missing", "completion", draft.user, "the row has no answer as its last turn")
+        subject = subject_of(draft)
+        flaws = judge(subject, self._settings.rules, self._rules)
+        if flaws and flaws[-1].severity is Severity.ERROR:
+            return flaws[-1]
+        return _Row(
+            where=line.where,
+            draft=draft,
+            row_id=digest_of(draft.shaping())[:ID_DIGITS],
+            place=score(draft.user, draft.context),
+            flaws=flaws,
+            quality=quality(subject, flaws, self._settings.rules, self._settings.quality),
+            language=main_language((text for _, text in subject.spoken), self._settings.rules),
+        )
+
+    def _draft(self, record: dict[str, Any]) -> Draft | Flaw:
+        if self._settings.privacy.redact:
+            redacted = redact(record, self._settings.privacy)
+            self._privacy.add(redacted)
+            if redacted.excess:
+                most = self._settings.privacy.max_values
+                reason = f"the row holds more personal values than data.privacy.max_values {most}"
+                return Flaw("personal-data-excess", None, "<REDACTED>", reason)
+            record = redacted.tree
+        return draft_of(record, self._settings.shape)
+
+    def _without_personal_data(self, flaw: Flaw) -> Flaw:
+        return redact_flaw(flaw, self._settings.privacy) if self._settings.privacy.redact else flaw
+
+    def _count(self, row: _Row) -> None:
+        prompt = prompt_row(row.draft, row.row_id, side(row.place, self._settings.held_out_share))
+        self._statistics.add(prompt, flaws=row.flaws, tokens=None, language=row.language, quality=row.quality.score)
+        if self._worst.takes(row.quality.score):
+            self._worst.add(
+                ScoredRow(
+                    row_id=row.row_id,
+                    where=row.where,
+                    score=row.quality.score,
+                    components=row.quality.components,
+                    codes=tuple(flaw.code for flaw in row.flaws),
+                    excerpt=row.draft.user[:EXCERPT_CHARS],
+                )
+            )
+
+
+def prompt_row(draft: Draft, row_id: str, split: Split) -> PromptRow:
+    """Return the draft as a row; its fields are known to be right, so they are not validated again."""
+    shaping = draft.shaping()
+    return PromptRow.model_construct(
+        row_id=row_id, split=split, **{**shaping, "history": draft.history, "steps": draft.steps}, extra=draft.extra
+    )
+
+
+def _judged(
+    kept: list[int], rejects: list[tuple[int, Reject]], shapes: Counter[str], rows: list[_Row], passage_words: int
+) -> Judged:
+    texts = [_said(row.draft) for row in rows]
+    count = len(rows)
+    return Judged(
+        kept=kept,
+        rejects=rejects,
+        warnings=[(place, flaw.at(row.where)) for place, row in enumerate(rows) for flaw in row.flaws],
+        shapes=shapes,
+        rows=rows_file.columns_of(
+            [{"row_id": row.row_id, **row.draft.shaping(), "extra": row.draft.extra} for row in rows]
+        ),
+        keys=np.fromiter((_key(row.draft) for row in rows), np.uint64, count),
+        places=np.fromiter((row.place for row in rows), np.float64, count),
+        answer_chars=np.fromiter((len(row.draft.completion or "") for row in rows), np.uint32, count),
+        fingerprints=fingerprint(texts),
+        passages=passages_of(texts, passage_words),
+    )
+
+
+def _said(draft: Draft) -> str:
+    """Return what makes two rows alike: question, context and answer; not the hint, which many rows share."""
+    return "\n".join(text for text in (draft.context, draft.user, draft.completion) if text)
+
+
+def _key(draft: Draft) -> int:
+    """Return a hash of all that shapes the chat, in which case, white space and the kind of quotes do not count."""
+    return int.from_bytes(hashlib.blake2b(canonical_json(_normal(draft.shaping())), digest_size=8).digest(), "little")
+
+
+def _normal(tree: Any) -> Any:
+    if isinstance(tree, str):
+        return normalise(tree)
+    if isinstance(tree, dict):
+        return {key: _normal(value) for key, value in tree.items()}
+    return [_normal(value) for value in tree] if isinstance(tree, list) else tree
