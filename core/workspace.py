@@ -50,6 +50,11 @@ class Workspace:
         """The promotion journal, present only while a promotion is under way."""
         return self.root / "current" / "journal.json"
 
+    @property
+    def decisions(self) -> Path:
+        """The decisions people made about rows."""
+        return self.root / "decisions" / "data.jsonl"
+
     def ledger(self, name: str) -> Path:
         """Return the path of a SQLite ledger."""
         return self.root / "ledger" / f"{name}.sqlite"

@@ -42,7 +42,7 @@ class FlawLog:
         rows = f"1 row was {what}" if count == 1 else f"{count} rows were {what}, here the first"
         return Finding(
             code=f"data-{code}",
-            severity=self._severity,
+            severity=first.severity,
             where=first.where,
             evidence=f"{rows}: {first.excerpt}",
             cause=first.reason,

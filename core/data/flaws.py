@@ -45,6 +45,7 @@ REMEDIES = {
     "split-overlap": "Remove one of the two rows, or the passage both hold, so that the held-out rows stay unseen.",
     "contamination": "Remove the row, or what it took from the evaluation file, or the figures of that file say nothing.",
     "duplicate": "Remove one of the two records.",
+    "dropped": "A review decided so; to have the row back, take in its decision `forget`: edgekiln data review --take FILE.",
     "null-text": "Write the text, or remove the record.",
     "answer-too-long": "Shorten the answer, or raise data.rules.max_answer_chars.",
     "answer-not-json": "Write the answer as the JSON alone, or set `requires_json` to false.",
@@ -81,8 +82,8 @@ class Flaw:
     severity: Severity = Severity.ERROR
     remedy: str = ""
 
-    def at(self, where: str) -> Reject:
-        """Return the reject for the place the row was read from."""
+    def at(self, where: str, row_id: str | None = None, texts: dict[str, str] | None = None) -> Reject:
+        """Return the reject for the place the row was read from; `texts` are the row's own, for whoever mends it."""
         text = self.value if isinstance(self.value, str) else repr(self.value)
         return Reject(
             where=where,
@@ -92,4 +93,6 @@ class Flaw:
             reason=self.reason,
             remedy=self.remedy or REMEDIES[self.code],
             severity=self.severity,
+            row_id=row_id,
+            texts=texts,
         )

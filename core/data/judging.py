@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from core.contract import Contract, Finding, Severity
 from core.data import rows_file
+from core.data.decisions import DROPPED, TEXT_FIELDS, Decision, decided, keepable
 from core.data.flaws import EXCERPT_CHARS, Flaw
 from core.data.languages import main_language
 from core.data.limits import CoverageLimits, PrivacyLimits, QualityWeights, RuleLimits
@@ -27,7 +28,7 @@ from core.data.privacy import PrivacyReport, PrivacyTally, redact, redact_flaw
 from core.data.quality import Quality, ScoredRow, Worst, quality
 from core.data.record import PromptRow, Reject, Split
 from core.data.rule_plugins import failures, load_rules
-from core.data.rules import judge
+from core.data.rules import Rule, judge
 from core.data.shapes import Draft, Shape, draft_of
 from core.data.shingles import Runs, normalise
 from core.data.source import Line
@@ -51,6 +52,7 @@ class Settings(Contract):
     privacy: PrivacyLimits
     passage_words: int
     listed_worst: int
+    decisions: dict[str, Decision] = {}
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Judge:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._rules, self._broken_rules = load_rules()
+        self._lenient = tuple(replace(rule, severity=Severity.WARNING) if keepable(rule.code) else rule for rule in self._rules)
         self._privacy = PrivacyTally(settings.privacy)
         self._statistics = Statistics(settings.coverage)
         self._worst = Worst(settings.listed_worst)
@@ -112,8 +115,8 @@ class Judge:
         shapes: Counter[str] = Counter()
         for place, line in enumerate(lines):
             row = self._read(line, shapes)
-            if isinstance(row, Flaw):
-                rejects.append((place, row.at(line.where)))
+            if isinstance(row, Reject):
+                rejects.append((place, row))
             else:
                 kept.append(place)
                 rows.append(row)
@@ -131,21 +134,28 @@ class Judge:
         found = (*self._broken_rules, *failures(self._rules))
         return Totals(self._statistics, self._privacy.report(), self._worst.rows(), found)
 
-    def _read(self, line: Line, shapes: Counter[str]) -> _Row | Flaw:
+    def _read(self, line: Line, shapes: Counter[str]) -> _Row | Reject:
         draft = line.record if isinstance(line.record, Flaw) else self._draft(line.record)
         shapes[draft.shape if isinstance(draft, Draft) else "unread"] += 1
         if isinstance(draft, Flaw):
-            return self._without_personal_data(draft)
+            return self._without_personal_data(draft).at(line.where)
+        draft, verdict = decided(draft, self._settings.decisions, row_id_of, self._cleaned)
+        if verdict == "drop":
+            return _set_aside(Flaw(DROPPED, "user", draft.user, "a review dropped it", Severity.INFO), line.where, draft)
+        return self._judged(line.where, draft, self._lenient if verdict == "keep" else self._rules)
+
+    def _judged(self, where: str, draft: Draft, rules: Sequence[Rule]) -> _Row | Reject:
         if self._settings.answers == "required" and draft.completion is None:
-            return Flaw("answer-missing", "completion", draft.user, "the row has no answer as its last turn")
+            missing = Flaw("answer-missing", "completion", draft.user, "the row has no answer as its last turn")
+            return _set_aside(missing, where, draft)
         subject = subject_of(draft)
-        flaws = judge(subject, self._settings.rules, self._rules)
+        flaws = judge(subject, self._settings.rules, rules)
         if flaws and flaws[-1].severity is Severity.ERROR:
-            return flaws[-1]
+            return _set_aside(flaws[-1], where, draft)
         return _Row(
-            where=line.where,
+            where=where,
             draft=draft,
-            row_id=digest_of(draft.shaping())[:ID_DIGITS],
+            row_id=row_id_of(draft),
             place=score(draft.user, draft.context),
             flaws=flaws,
             quality=quality(subject, flaws, self._settings.rules, self._settings.quality),
@@ -162,6 +172,14 @@ class Judge:
                 return Flaw("personal-data-excess", None, "<REDACTED>", reason)
             record = redacted.tree
         return draft_of(record, self._settings.shape)
+
+    def _cleaned(self, draft: Draft) -> Draft:
+        """Return a draft that a person edited as the privacy pass leaves it."""
+        if not self._settings.privacy.redact:
+            return draft
+        texts = texts_of(draft)
+        redacted = redact(texts, self._settings.privacy)
+        return replace(draft, **(dict.fromkeys(texts, "<REDACTED>") if redacted.excess else redacted.tree))
 
     def _without_personal_data(self, flaw: Flaw) -> Flaw:
         return redact_flaw(flaw, self._settings.privacy) if self._settings.privacy.redact else flaw
@@ -182,6 +200,20 @@ class Judge:
             )
 
 
+def row_id_of(draft: Draft) -> str:
+    """Return the id of a row: the hash of all that shapes its chat."""
+    return digest_of(draft.shaping())[:ID_DIGITS]
+
+
+def texts_of(draft: Draft) -> dict[str, str]:
+    """Return the texts a person may edit, those that are there."""
+    return {field: text for field in TEXT_FIELDS if (text := getattr(draft, field))}
+
+
+def _set_aside(flaw: Flaw, where: str, draft: Draft) -> Reject:
+    return flaw.at(where, row_id_of(draft), texts_of(draft))
+
+
 def prompt_row(draft: Draft, row_id: str, split: Split) -> PromptRow:
     """Return the draft as a row; its fields are known to be right, so they are not validated again."""
     shaping = draft.shaping()
@@ -198,7 +230,7 @@ def _judged(
     return Judged(
         kept=kept,
         rejects=rejects,
-        warnings=[(place, flaw.at(row.where)) for place, row in enumerate(rows) for flaw in row.flaws],
+        warnings=[(place, flaw.at(row.where, row.row_id)) for place, row in enumerate(rows) for flaw in row.flaws],
         shapes=shapes,
         rows=rows_file.columns_of(
             [{"row_id": row.row_id, **row.draft.shaping(), "extra": row.draft.extra} for row in rows]

@@ -79,7 +79,10 @@ class LabeledRow(Contract):
 
 
 class Reject(Contract):
-    """A row that was set aside, or with severity warning kept; `where` is file:line, `excerpt` at most 200 characters."""
+    """A row that was set aside, or with severity warning kept; `where` is file:line, `excerpt` at most 200 characters.
+
+    `row_id` is there where the record could be read; `texts` are those of a row set aside, for whoever mends it.
+    """
 
     where: str
     code: str
@@ -88,6 +91,8 @@ class Reject(Contract):
     reason: str
     remedy: str
     severity: Severity = Severity.ERROR
+    row_id: str | None = Field(default=None, exclude_if=not_)
+    texts: dict[str, str] | None = Field(default=None, exclude_if=not_)
 
 
 class TokenisedRow(Contract):

@@ -55,14 +55,15 @@ class Settlement:
             for batch in self._intake.spooled():
                 rows = range(start, start + len(batch))
                 writer.write(batch, ["held_out" if self.held_out[row] else "train" for row in rows])
+                ids = batch.column("row_id")
                 for row in rows:
                     if alike[row]:
                         flaw = self._near_duplicate(batch.column("user")[row - start].as_py(), row, int(others[row]))
-                        logs.warning(self._intake.where(row), flaw)
+                        logs.warning(self._intake.where(row), ids[row - start].as_py(), flaw)
                     for code, places in found.items():
                         if places[row] >= 0:
-                            said = _said(batch, row - start)
-                            logs.warning(self._intake.where(row), self._overlap(code, said, int(places[row])))
+                            flaw = self._overlap(code, _said(batch, row - start), int(places[row]))
+                            logs.warning(self._intake.where(row), ids[row - start].as_py(), flaw)
                 start += len(batch)
         return tuple(_partly(index) for index in (named, held_out) if index.kept_share < 1)
 

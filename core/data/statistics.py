@@ -140,10 +140,10 @@ class Statistics:
         self._answered += answered
         self._turns.add(len(row.history) + 1 + len(row.steps) + answered)
 
-    def reject(self, code: str) -> None:
-        """Count a row that was set aside."""
+    def reject(self, code: str, severity: Severity = Severity.ERROR) -> None:
+        """Count a row that was set aside, by a rule or, with severity info, by a person."""
         self._rejected += 1
-        self._findings[code, Severity.ERROR] += 1
+        self._findings[code, severity] += 1
 
     def found(self, code: str, severity: Severity, rows: int = 1) -> None:
         """Count what was found about kept rows after they were added, such as that they resemble each other."""

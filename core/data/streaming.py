@@ -125,7 +125,7 @@ class Intake:
         ]
         for _, reject in sorted([*judged.rejects, *duplicates], key=lambda entry: entry[0]):
             self.logs.rejects.add(reject)
-            self.statistics.reject(reject.code)
+            self.statistics.reject(reject.code, reject.severity)
         for place, warning in judged.warnings:
             if stayed[place]:
                 self.logs.warnings.add(warning)
@@ -172,9 +172,9 @@ class Logs:
         """Return what to do about each code that was found."""
         return {**self.rejects.remedies(), **self.warnings.remedies()}
 
-    def warning(self, where: str, flaw: Flaw) -> None:
+    def warning(self, where: str, row_id: str, flaw: Flaw) -> None:
         """Take a warning about a row that is known only when all rows are."""
-        self.warnings.add(Flaw(flaw.code, flaw.field, flaw.value, flaw.reason, Severity.WARNING).at(where))
+        self.warnings.add(Flaw(flaw.code, flaw.field, flaw.value, flaw.reason, Severity.WARNING).at(where, row_id))
 
 
 def _described(source: Source, shapes: Counter[str]) -> SourceRef:

@@ -13,6 +13,7 @@ from core.contract import Finding, Limit, Severity, Stage
 from core.data import docs, rows_file
 from core.data.card import FILE, README, card_of, describe
 from core.data.crew import open_crew
+from core.data.decisions import DROPPED, Decision, digest, read_decisions
 from core.data.flaw_log import FlawLog
 from core.data.judging import Settings, Totals
 from core.data.privacy import PrivacyReport, joined
@@ -47,16 +48,17 @@ def validate(config: DataConfig, workspace: Workspace, on_event: OnEvent = ignor
     """
     sources = open_sources(config.sources, config.builtin_rows)
     evaluation = open_sources(config.evaluation_files, config.builtin_rows)
+    decisions = read_decisions(workspace.decisions)
     order = Order(
         noun=Dataset,
         stage=Stage.DATA,
         version=_VERSION,
         config=config,
-        inputs=tuple(source.sha256 for source in sources),
+        inputs=(*(source.sha256 for source in sources), *digest(decisions)),
         tools=_tools(evaluation),
         limits=_limits(config),
     )
-    read = _Read(sources, evaluation, order.identity()[:12])
+    read = _Read(sources, evaluation, decisions, order.identity()[:12])
     dataset = produce(order, workspace, on_event, lambda content: _work(read, config, content, on_event))
     _refuse_bad(dataset, config)
     return dataset
@@ -84,6 +86,7 @@ class _Read:
 
     sources: Sequence[Source]
     evaluation: Sequence[Source]
+    decisions: dict[str, Decision]
     artifact_id: str
 
 
@@ -100,7 +103,7 @@ def _work(read: _Read, config: DataConfig, content: Path, on_event: OnEvent) -> 
     ):
         logs = intake.logs
         workers = _WORKERS if sum(source.size_bytes for source in read.sources) > _WORTH_WORKERS_BYTES else 0
-        with open_crew(_settings(config), workers, scratch) as crew:
+        with open_crew(_settings(config, read.decisions), workers, scratch) as crew:
             intake.read(crew, on_event)
             totals = crew.totals()
         settlement = Settlement(
@@ -135,7 +138,7 @@ def _logs(config: DataConfig, rejects: TextIO, warnings: TextIO) -> Logs:
     return Logs(FlawLog(rejects, Severity.ERROR), FlawLog(warnings, Severity.WARNING, config.listed_warnings))
 
 
-def _settings(config: DataConfig) -> Settings:
+def _settings(config: DataConfig, decisions: dict[str, Decision]) -> Settings:
     return Settings(
         shape=config.shape,
         answers=config.answers,
@@ -146,6 +149,7 @@ def _settings(config: DataConfig) -> Settings:
         privacy=config.privacy,
         passage_words=config.duplicates.passage_words,
         listed_worst=config.listed_worst,
+        decisions=decisions,
     )
 
 
@@ -175,6 +179,7 @@ def _write_beside(content: Path, config: DataConfig, totals: Sequence[Totals]) -
 
 def _facts(intake: Intake, settlement: Settlement, logs: Logs, findings: tuple[Finding, ...]) -> Facts:
     kept, rejected = len(intake), logs.rejects.counts.total()
+    failed = rejected - logs.rejects.counts[DROPPED]  # what a person took out is no mistake of the data
     return Facts(
         own={
             "sources": intake.described(),
@@ -186,8 +191,8 @@ def _facts(intake: Intake, settlement: Settlement, logs: Logs, findings: tuple[F
         },
         metrics={
             "rows": kept,
-            "rejected": rejected,
-            "rejected_share": rejected / (kept + rejected),
+            "rejected": failed,
+            "rejected_share": failed / max(kept + failed, 1),
             "warnings": logs.warnings.counts.total(),
         },
         without_meaning=_WITHOUT_MEANING,

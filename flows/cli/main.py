@@ -34,7 +34,7 @@ _COMMANDS = {
     },
     "Stages": {
         "env": ("env:app", "Check what this machine can do"),
-        "data": ("stages:data", "Validate a file of prompts"),
+        "data": ("data:app", "Validate a file of prompts; its card, its versions, its review"),
         "label": ("stages:label", "Let the teacher answer the prompts"),
         "train": ("stages:train", "Train the student"),
         "export": ("stages:export", "Merge, convert and quantise the student"),

@@ -1,4 +1,4 @@
-"""The stage commands: each makes or reuses what comes before it and calls core directly, without Prefect."""
+"""The stage commands but `env` and `data`: each makes or reuses what comes before it and calls core directly, without Prefect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from flows.cli.session import Choice, Common, answer, begin, drawn, tree
 _DEFAULT_CHOICE = Choice()
 _DEFAULT_COMMON = Common()
 
-data = App(name="data")
 label = App(name="label")
 train = App(name="train")
 export = App(name="export")
@@ -17,7 +16,7 @@ bench = App(name="bench")
 ingest = App(name="ingest")
 
 
-def _stage(name: str, choice: Choice, common: Common, *, anew: bool = False, extra: tuple[str, ...] = ()) -> None:
+def run_stage(name: str, choice: Choice, common: Common, *, anew: bool = False, extra: tuple[str, ...] = ()) -> None:
     """Run the chain up to a stage and print what it gave; a failed verdict is told and is the exit status."""
     from datetime import UTC, datetime
 
@@ -42,45 +41,31 @@ def _stage(name: str, choice: Choice, common: Common, *, anew: bool = False, ext
     refuse_failed(artifact)
 
 
-@data.default
-def _data(*files: str, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
-    """Validate files of prompts, the profile's when none is named.
-
-    Parameters
-    ----------
-    files
-        JSONL files, or builtin:python-docs
-    """
-    import json
-
-    _stage("data", choice, common, extra=(f"data.sources={json.dumps(files)}",) if files else ())
-
-
 @label.default
 def _label(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
     """Let the teacher answer the prompts; answers that are there are not asked for again."""
-    _stage("label", choice, common)
+    run_stage("label", choice, common)
 
 
 @train.default
 def _train(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
     """Train the student; goes on at the last verified checkpoint."""
-    _stage("train", choice, common)
+    run_stage("train", choice, common)
 
 
 @export.default
 def _export(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
     """Merge the adapter, convert to GGUF and quantise."""
-    _stage("export", choice, common)
+    run_stage("export", choice, common)
 
 
 @bench.default
 def _bench(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
     """Measure the quantisations on the device; always measures anew."""
-    _stage("bench", choice, common, anew=True)
+    run_stage("bench", choice, common, anew=True)
 
 
 @ingest.default
 def _ingest(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
     """Write the newest measurements into the database."""
-    _stage("ingest", choice, common)
+    run_stage("ingest", choice, common)
