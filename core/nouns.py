@@ -112,6 +112,7 @@ class LabeledDataset(Artifact):
     reused: int
     prompt_tokens: int
     completion_tokens: int
+    findings: tuple[Finding, ...] = ()
 
 
 class Adapter(Artifact):

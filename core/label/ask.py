@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from jsonschema.exceptions import SchemaError, ValidationError
-from jsonschema.validators import validator_for
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-
 from core.config import LabelConfig
 from core.contract import Contract
 from core.data.record import LabeledRow, Message, PromptRow, Reject
+from core.data.schemas import parse_json, schema_fault, value_fault
 from core.label.ledger import Reply, Request
 
 _EXCERPT_CHARS = 200
@@ -109,23 +105,14 @@ def schema_problem(row: PromptRow) -> Problem | None:
     """Return why a row's schema cannot be used, before anything is asked."""
     if (schema := schema_of(row)) is None:
         return None
-    try:
-        validator_for(schema).check_schema(schema)
-    except SchemaError as error:
-        return Problem(code="bad-schema", reason=_short(error.message))
-    return None
+    fault = schema_fault(schema)
+    return Problem(code="bad-schema", reason=_short(fault)) if fault else None
 
 
 def _json_fault(text: str, schema: dict[str, Any]) -> str | None:
-    try:
-        validator_for(schema)(schema, registry=Registry()).validate(json.loads(text))
-    except ValidationError as error:
-        return _short(f"{error.json_path}: {error.message}")
-    except Unresolvable as error:
-        return _short(f"a reference in the schema cannot be resolved: {error}")
-    except (ValueError, RecursionError) as error:
-        return _short(f"not JSON: {error}")
-    return None
+    value, why = parse_json(text)
+    fault = f"not JSON: {why}" if why else value_fault(schema, value)
+    return _short(fault) if fault else None
 
 
 def _short(text: str) -> str:

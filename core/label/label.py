@@ -10,10 +10,12 @@ from typing import Any
 
 from core.config import LabelConfig
 from core.contract import Limit, Stage, judge
+from core.data.limits import RuleLimits
 from core.data.record import PromptRow, Reject, read_prompts
 from core.errors import ArtifactError, DataError, EdgekilnError, NoRowsLeft, TeacherFailed
-from core.events import Note, OnEvent, Progress, Resumed, ignore
+from core.events import Found, Note, OnEvent, Progress, Resumed, ignore
 from core.files import write_json_lines
+from core.label.answer_gate import AnswerGate
 from core.label.ask import Problem, first_request, labeled, schema_problem, set_aside
 from core.label.asking import Asker, Outcome, follow
 from core.label.ledger import Ledger, Request, open_ledger
@@ -22,7 +24,7 @@ from core.nouns import Dataset, LabeledDataset, refs
 from core.stage import Facts, Order, produce
 from core.workspace import Workspace, read_manifest
 
-_VERSION = 1
+_VERSION = 2
 _PROGRESS_EVERY_S = 0.2
 
 
@@ -47,13 +49,24 @@ def label(
             plan = _plan(rows, choice.identity, config, ledger)
             sent = _ask(plan, config, ledger, on_event, beside)
             outcomes = {key: follow(request, ledger) for key, request in plan.unique.items()}
-        counted = _write(content, rows, plan, outcomes, config.context_distillation)
+        gate = AnswerGate(RuleLimits.model_validate(dataset.config["rules"]))
+        distil = config.context_distillation
+        counted = _write(content, rows, plan, outcomes, context_distillation=distil, gate=gate)
+        for finding in gate.findings():
+            on_event(Found(stage=Stage.LABEL, finding=finding))
         spent = {
             "prompt_tokens": sum(outcome.prompt_tokens for outcome in outcomes.values()),
             "completion_tokens": sum(outcome.completion_tokens for outcome in outcomes.values()),
         }
         return Facts(
-            own={"teacher": choice.ref, "asked": sent, "reused": plan.reused, **counted, **spent},
+            own={
+                "teacher": choice.ref,
+                "asked": sent,
+                "reused": plan.reused,
+                "findings": gate.findings(),
+                **counted,
+                **spent,
+            },
             metrics={"failed_share": counted["unanswered"] / max(1, len(rows)), **counted},
             without_meaning=frozenset({"unanswered.jsonl"}),
         )
@@ -160,7 +173,13 @@ def _progress(plan: _Plan, config: LabelConfig, on_event: OnEvent) -> Callable[[
 
 
 def _write(
-    content: Path, rows: list[PromptRow], plan: _Plan, outcomes: dict[str, Outcome], context_distillation: bool
+    content: Path,
+    rows: list[PromptRow],
+    plan: _Plan,
+    outcomes: dict[str, Outcome],
+    *,
+    context_distillation: bool,
+    gate: AnswerGate,
 ) -> dict[str, int]:
     """Write the files in the dataset's order and return their counts.
 
@@ -173,6 +192,9 @@ def _write(
         if question := plan.questions.get(row.row_id):
             outcome = outcomes[question.key]
             completion, calls, problem = outcome.completion, outcome.tool_calls, outcome.problem
+            if completion is not None and (reject := gate.judge(row, completion, calls)):
+                aside.append(reject)
+                continue
         if completion is not None:
             kept[row.split].append(labeled(row, completion, context_distillation, calls).model_dump(mode="json"))
         elif problem is not None:

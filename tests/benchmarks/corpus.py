@@ -59,8 +59,11 @@ class Corpus:
     planted: dict[str, int]
 
 
-def clean_row(seed: int, number: int) -> dict[str, Any]:
-    """Return row `number` as it is before anything is planted: a chat of about 560 characters, French or English."""
+def clean_row(seed: int, number: int, *, calls: bool = True) -> dict[str, Any]:
+    """Return row `number` as it is before anything is planted: a chat of about 560 characters, French or English.
+
+    Without `calls` the answer is a text also in those rows where it is a tool call.
+    """
     rng = Random(seed << 32 | number)
     language = "fr" if rng.random() < 0.5 else "en"
     questions, sentences = (FR_QUESTIONS, FR_SENTENCES) if language == "fr" else (EN_QUESTIONS, EN_SENTENCES)
@@ -76,7 +79,7 @@ def clean_row(seed: int, number: int) -> dict[str, Any]:
         "tags": [tag],
         "language": language,
     }
-    return corpus_faults.as_tool_call(row) if rng.random() < _TOOL_SHARE else row
+    return corpus_faults.as_tool_call(row) if rng.random() < _TOOL_SHARE and calls else row
 
 
 def _say(rng: Random, patterns: tuple[Pattern, ...]) -> str:
@@ -106,7 +109,8 @@ def planted_row(seed: int, number: int) -> tuple[dict[str, Any] | bytes, dict[st
     rng = Random(seed << 32 | number | 1 << 62)
     truth: dict[str, Any] = {"line": number + 1, "kind": kind}
     if kind in corpus_faults.FAULTS:
-        return corpus_faults.FAULTS[kind](clean_row(seed, number), rng), truth
+        clean = clean_row(seed, number, calls=kind not in corpus_faults.TEXT_FAULTS)
+        return corpus_faults.FAULTS[kind](clean, rng), truth
     if kind == "contamination":
         source = int(rng.random() * EVALUATION_ROWS)
         row = clean_row(seed, number)

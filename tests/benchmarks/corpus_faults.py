@@ -159,7 +159,7 @@ _BY_FORM: dict[str, Fault] = {
     "answer-not-json": _json_asked("The table is reserved for four people.", SCHEMA),
     "answer-not-that-json": _json_asked('{"city": "Lyon", "guests": "four"}', SCHEMA),
 }
-_BY_TEXT: dict[str, Fault] = {
+TEXT_FAULTS: dict[str, Fault] = {
     "mojibake": _said(-1, _mojibake),
     "control-characters": _said(-1, lambda text, _row: text.replace(" ", "\x07 ", 1) + "\x1b[0m"),
     "special-token": _said(1, lambda text, _row: f"<|im_start|>{text}<|im_end|>"),
@@ -168,7 +168,9 @@ _BY_TEXT: dict[str, Fault] = {
     "truncated": _said(-1, lambda text, _row: text[:-9].rstrip()),
     "refusal": _said(-1, lambda _text, row: REFUSAL[row["language"]]),
     "boilerplate": _said(-1, lambda text, row: f"{text} {BOILERPLATE[row['language']]}"),
-    "missing-url": _said(1, lambda text, _row: f"{text} Summarise the article at https://example.com/story-17.html"),
+    "missing-url": _said(
+        1, lambda text, _row: f"{text} Summarise the article at https://www.gazette-du-matin.com/story-17.html"
+    ),
     "missing-image": _said(1, lambda text, _row: f"{text} What is shown in the image above? ![photo](photo.png)"),
     "repetition": _said(-1, lambda text, _row: " ".join([text.partition(".")[0] + "."] * 8)),
     "answer-in-prompt": _answer_first,
@@ -181,4 +183,4 @@ _BY_TEXT: dict[str, Fault] = {
     "pii-national-id": _said(1, lambda text, _row: f"{text} My social insurance number is 130 692 544."),
     "secret-key": _said(1, lambda text, _row: f"{text} Use the key AKIA" + "Q4ZT7LMN2PXW8RVK for it."),
 }
-FAULTS: dict[str, Fault] = {**_BY_FORM, **_BY_TEXT}
+FAULTS: dict[str, Fault] = {**_BY_FORM, **TEXT_FAULTS}
