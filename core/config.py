@@ -70,6 +70,7 @@ class DataConfig(Section):
     evaluation_files: Annotated[tuple[str, ...], Operational] = Field(
         default=(), description="Files that no row may hold passages of"
     )
+    token_rules: bool = Field(default=False, description="Judge rows also by the student's template and train.max_length")
     rules: RuleLimits = RuleLimits()
     duplicates: DuplicateLimits = DuplicateLimits()
     coverage: CoverageLimits = CoverageLimits()

@@ -30,9 +30,10 @@ def env(job: Job) -> EnvReport:
 
 def data(job: Job) -> Dataset:
     """Validate the prompts."""
+    from core.data.student import student_of
     from core.data.validate import validate
 
-    return validate(job.profile.data, job.workspace, job.on_event)
+    return validate(job.profile.data, job.workspace, job.on_event, student_of(job.profile, job.beside))
 
 
 def label(job: Job) -> LabeledDataset:

@@ -19,6 +19,8 @@ from tasks.watch import watched
 )
 def data_validate(job: Job) -> Dataset:
     """Read and validate the prompts."""
+    from core.data.student import student_of
     from core.data.validate import validate
 
-    return watched("data-validate", job, lambda on_event: validate(job.profile.data, job.workspace, on_event))
+    student = student_of(job.profile, job.beside)
+    return watched("data-validate", job, lambda on_event: validate(job.profile.data, job.workspace, on_event, student))

@@ -47,7 +47,11 @@ class Crew(Protocol):
 
 @contextmanager
 def open_crew(settings: Settings, workers: int, folder: Path) -> Iterator[Crew]:
-    """Open a crew of so many processes, 0 for this one; `folder` takes their logs."""
+    """Open a crew of so many processes, 0 for this one; `folder` takes their logs.
+
+    Tokens are counted only in processes of their own, so with a student there is one at least.
+    """
+    workers = max(workers, 1) if settings.student else workers
     if not workers:
         yield _Alone(settings)
         return
@@ -143,7 +147,7 @@ def _started(settings: Settings, log: Path) -> Iterator[_Channel]:
     request_read, request_write = os.pipe()
     answer_read, answer_write = os.pipe()
     argv = python_module("core.data.judge_worker", str(request_read), str(answer_write))
-    env = {"RAYON_NUM_THREADS": "1", "EDGEKILN_PARENT": str(os.getpid())}
+    env = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "EDGEKILN_PARENT": str(os.getpid())}
     with (
         os.fdopen(request_write, "wb") as to,
         os.fdopen(answer_read, "rb") as back,

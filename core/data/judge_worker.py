@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import cast
 
 from core.data.crew import read_message, write_message
 from core.data.judging import Judge
+from core.data.token_rules import Student, TokenCounter
 from core.worker_process import die_with_parent
 
 
@@ -15,7 +18,7 @@ def main() -> None:
     die_with_parent()
     with os.fdopen(int(sys.argv[1]), "rb") as requests, os.fdopen(int(sys.argv[2]), "wb") as answers:
         (settings,) = read_message(requests)
-        judge = Judge(settings)
+        judge = Judge(settings, _counter(settings.student))
         while (message := read_message(requests)) is not None:
             match message:
                 case "judge", number, lines:
@@ -24,6 +27,16 @@ def main() -> None:
                     judge.settle(number, stayed)
                 case _:
                     write_message(answers, judge.totals())
+
+
+def _counter(student: Student | None) -> TokenCounter | None:
+    if student is None:
+        return None
+    # tokenising needs no torch, which would take a second and 200 MB
+    cast(dict[str, object], sys.modules)["torch"] = None
+    from core.data import worker
+
+    return worker.TokenCounter(Path(student.folder))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from core.data.near_duplicates import Fingerprints, fingerprint
 from core.data.overlap import passages_of
 from core.data.privacy import PrivacyReport, PrivacyTally, redact, redact_flaw
 from core.data.quality import Quality, ScoredRow, Worst, quality
-from core.data.record import PromptRow, Reject, Split
+from core.data.record import Message, PromptRow, Reject, Split, student_messages
 from core.data.rule_plugins import failures, load_rules
 from core.data.rules import Rule, judge
 from core.data.shapes import Draft, Shape, draft_of
@@ -35,6 +35,7 @@ from core.data.source import Line
 from core.data.split import score, side
 from core.data.statistics import Statistics
 from core.data.subject import subject_of
+from core.data.token_rules import Chat, Student, TokenCounter, token_flaws
 from core.files import canonical_json, digest_of
 
 ID_DIGITS = 16  # 64 bits, as many as a row's hash has among near duplicates
@@ -53,6 +54,7 @@ class Settings(Contract):
     passage_words: int
     listed_worst: int
     decisions: dict[str, Decision] = {}
+    student: Student | None = None
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,19 @@ class _Row:
     flaws: tuple[Flaw, ...]
     quality: Quality
     language: str | None
+    tokens: int | None = None
 
 
 class Judge:
     """Judges batches, and counts the rows that stay."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, counter: TokenCounter | None = None) -> None:
         self._settings = settings
+        self._counter = counter
         self._rules, self._broken_rules = load_rules()
-        self._lenient = tuple(replace(rule, severity=Severity.WARNING) if keepable(rule.code) else rule for rule in self._rules)
+        self._lenient = tuple(
+            replace(rule, severity=Severity.WARNING) if keepable(rule.code) else rule for rule in self._rules
+        )
         self._privacy = PrivacyTally(settings.privacy)
         self._statistics = Statistics(settings.coverage)
         self._worst = Worst(settings.listed_worst)
@@ -120,6 +126,8 @@ class Judge:
             else:
                 kept.append(place)
                 rows.append(row)
+        if self._counter and self._settings.student:
+            kept, rows = self._fitting(self._counter, self._settings.student, kept, rows, rejects)
         self._waiting[number] = rows
         return _judged(kept, rejects, shapes, rows, self._settings.passage_words)
 
@@ -162,6 +170,20 @@ class Judge:
             language=main_language((text for _, text in subject.spoken), self._settings.rules),
         )
 
+    def _fitting(
+        self, counter: TokenCounter, student: Student, kept: list[int], rows: list[_Row], rejects: list[tuple[int, Reject]]
+    ) -> tuple[list[int], list[_Row]]:
+        """Return those rows, with their places, of which the student can learn; the others are added to the rejects."""
+        chats = [student_chat(row.draft, student) for row in rows]
+        fitting: list[tuple[int, _Row]] = []
+        for place, row, chat, tokens in zip(kept, rows, chats, counter.count(chats), strict=True):
+            flaws = token_flaws(tokens, chat, student.max_length)
+            if flaws and flaws[0].severity is Severity.ERROR:
+                rejects.append((place, _set_aside(flaws[0], row.where, row.draft)))
+            else:
+                fitting.append((place, replace(row, tokens=tokens.total, flaws=(*row.flaws, *flaws))))
+        return [place for place, _ in fitting], [row for _, row in fitting]
+
     def _draft(self, record: dict[str, Any]) -> Draft | Flaw:
         if self._settings.privacy.redact:
             redacted = redact(record, self._settings.privacy)
@@ -186,7 +208,7 @@ class Judge:
 
     def _count(self, row: _Row) -> None:
         prompt = prompt_row(row.draft, row.row_id, side(row.place, self._settings.held_out_share))
-        self._statistics.add(prompt, flaws=row.flaws, tokens=None, language=row.language, quality=row.quality.score)
+        self._statistics.add(prompt, flaws=row.flaws, tokens=row.tokens, language=row.language, quality=row.quality.score)
         if self._worst.takes(row.quality.score):
             self._worst.add(
                 ScoredRow(
@@ -198,6 +220,16 @@ class Judge:
                     excerpt=row.draft.user[:EXCERPT_CHARS],
                 )
             )
+
+
+def student_chat(draft: Draft, student: Student) -> Chat:
+    """Return the chat the student would learn from a row, or the prompt it would answer."""
+    turns = {name: tuple(Message(**turn.given()) for turn in getattr(draft, name)) for name in ("history", "steps")}
+    row = prompt_row(draft, "", "train").model_copy(update=turns)
+    answer = Message(role="assistant", content=draft.completion or "", tool_calls=draft.answer_tool_calls)
+    messages = [message.for_template() for message in (*student_messages(row, student.context_distillation), answer)]
+    answered = draft.completion is not None
+    return Chat(messages if answered else messages[:-1], list(draft.tools) or None, answered)
 
 
 def row_id_of(draft: Draft) -> str:

@@ -15,6 +15,8 @@ from core.files import read_json_lines
 
 Split = Literal["train", "held_out"]
 
+_ANY_OBJECT = {"type": "object"}
+
 
 class Message(Contract):
     """One turn of a chat; `tool_calls` are in OpenAI's form, their arguments a JSON text.
@@ -101,6 +103,35 @@ class TokenisedRow(Contract):
     row_id: str
     input_ids: tuple[int, ...]
     completion_mask: tuple[int, ...]
+
+
+def messages_for(row: PromptRow) -> tuple[Message, ...]:
+    """Return what the teacher is shown: the hint as system, earlier turns, the context as documentation before the question."""
+    system = "\n\n".join(part for part in (row.system, _json_instruction(row)) if part)
+    user = f"Documentation:\n{row.context}\n\n{row.user}" if row.context else row.user
+    head = (Message(role="system", content=system),) if system else ()
+    return (*head, *row.history, Message(role="user", content=user), *row.steps)
+
+
+def _json_instruction(row: PromptRow) -> str | None:
+    schema = schema_of(row)
+    if schema is None:
+        return None
+    target = f" for {row.tool_name}" if row.tool_name else ""
+    return f"Answer only with JSON{target} that fits this JSON Schema: {json.dumps(schema, ensure_ascii=False, sort_keys=True)}"
+
+
+def schema_of(row: PromptRow) -> dict[str, Any] | None:
+    """Return the JSON Schema a row's answer must fit, None when it may be any text."""
+    if not row.requires_json:
+        return None
+    return row.tool_schema or _ANY_OBJECT
+
+
+def student_messages(row: PromptRow, context_distillation: bool) -> tuple[Message, ...]:
+    """Return what the student is shown; with context distillation it must answer without hint and context."""
+    bare = (*row.history, Message(role="user", content=row.user), *row.steps)
+    return bare if context_distillation else messages_for(row)
 
 
 def read_prompts(folder: Path) -> Iterator[PromptRow]:

@@ -23,6 +23,8 @@ from core.data.rule_plugins import GROUP
 from core.data.settling import Settlement
 from core.data.statistics import Statistics
 from core.data.streaming import Intake, Logs
+from core.data.student import identity, not_at_hand
+from core.data.token_rules import Student
 from core.errors import BrokenRecord, NoRowsLeft
 from core.events import Found, OnEvent, ignore
 from core.files import digest_of, write_atomic, write_json_lines
@@ -40,10 +42,13 @@ _WITHOUT_MEANING = frozenset(
 )
 
 
-def validate(config: DataConfig, workspace: Workspace, on_event: OnEvent = ignore) -> Dataset:
+def validate(
+    config: DataConfig, workspace: Workspace, on_event: OnEvent = ignore, student: Student | None = None
+) -> Dataset:
     """Read the sources and publish the rows worth training on, with those set aside beside them.
 
-    The dataset's identity is the sources' bytes, whatever their names and order. SourceMissing, SourceEmpty, NotUtf8;
+    With a `student` rows are also judged by what its template and its longest chat leave of them. The dataset's identity
+    is the sources' bytes, whatever their names and order. SourceMissing, SourceEmpty, NotUtf8;
     after publishing, NoRowsLeft or BrokenRecord when too few rows are left or too many were set aside.
     """
     sources = open_sources(config.sources, config.builtin_rows)
@@ -55,19 +60,20 @@ def validate(config: DataConfig, workspace: Workspace, on_event: OnEvent = ignor
         version=_VERSION,
         config=config,
         inputs=(*(source.sha256 for source in sources), *digest(decisions)),
-        tools=_tools(evaluation),
+        tools=_tools(evaluation, student),
         limits=_limits(config),
     )
-    read = _Read(sources, evaluation, decisions, order.identity()[:12])
+    read = _Read(sources, evaluation, decisions, student, order.identity()[:12])
     dataset = produce(order, workspace, on_event, lambda content: _work(read, config, content, on_event))
     _refuse_bad(dataset, config)
     return dataset
 
 
-def _tools(evaluation: Sequence[Source]) -> dict[str, str]:
-    """Return what beside configuration and sources decides what is found: evaluation files, foreign rules."""
+def _tools(evaluation: Sequence[Source], student: Student | None) -> dict[str, str]:
+    """Return what beside configuration and sources decides what is found: evaluation files, the student, foreign rules."""
     foreign = sorted({f"{entry.dist.name} {entry.dist.version}" for entry in entry_points(group=GROUP) if entry.dist})
     files = {"evaluation_files": digest_of([source.sha256 for source in evaluation])} if evaluation else {}
+    files |= {"student": identity(student)} if student else {}
     return {**files, **({"rules": ", ".join(foreign)} if foreign else {})}
 
 
@@ -87,6 +93,7 @@ class _Read:
     sources: Sequence[Source]
     evaluation: Sequence[Source]
     decisions: dict[str, Decision]
+    student: Student | None
     artifact_id: str
 
 
@@ -103,7 +110,7 @@ def _work(read: _Read, config: DataConfig, content: Path, on_event: OnEvent) -> 
     ):
         logs = intake.logs
         workers = _WORKERS if sum(source.size_bytes for source in read.sources) > _WORTH_WORKERS_BYTES else 0
-        with open_crew(_settings(config, read.decisions), workers, scratch) as crew:
+        with open_crew(_settings(config, read), workers, scratch) as crew:
             intake.read(crew, on_event)
             totals = crew.totals()
         settlement = Settlement(
@@ -128,6 +135,7 @@ def _work(read: _Read, config: DataConfig, content: Path, on_event: OnEvent) -> 
         *statistics.coverage.findings(),
         *dict.fromkeys(finding for total in totals for finding in total.findings),
         *partly,
+        *((not_at_hand(),) if read.student and not read.student.folder else ()),
     )
     for finding in findings:
         on_event(Found(stage=Stage.DATA, finding=finding))
@@ -138,7 +146,7 @@ def _logs(config: DataConfig, rejects: TextIO, warnings: TextIO) -> Logs:
     return Logs(FlawLog(rejects, Severity.ERROR), FlawLog(warnings, Severity.WARNING, config.listed_warnings))
 
 
-def _settings(config: DataConfig, decisions: dict[str, Decision]) -> Settings:
+def _settings(config: DataConfig, read: _Read) -> Settings:
     return Settings(
         shape=config.shape,
         answers=config.answers,
@@ -149,7 +157,8 @@ def _settings(config: DataConfig, decisions: dict[str, Decision]) -> Settings:
         privacy=config.privacy,
         passage_words=config.duplicates.passage_words,
         listed_worst=config.listed_worst,
-        decisions=decisions,
+        decisions=read.decisions,
+        student=read.student if read.student and read.student.folder else None,
     )
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from core.data.record import LabeledRow, TokenisedRow, read_labeled
+from core.data.token_rules import Chat, ChatTokens
 from core.data.tokens import TokeniseRequest, TokeniseResult
 from core.errors import DataError
 from core.events import OnEvent, Progress
@@ -16,6 +18,7 @@ from core.files import write_json_lines
 from core.worker_process import main
 
 _BATCH = 256
+_REASON_CHARS = 160
 
 
 def work(request: TokeniseRequest, folder: Path, on_event: OnEvent) -> TokeniseResult:
@@ -39,6 +42,61 @@ def tokenise(
             yield _row(tokenizer, row, ids, prompt, max_length)
         done = min(start + _BATCH, len(rows))
         on_event(Progress(stage=None, task="tokenise", done=done, total=len(rows), unit="rows"))
+
+
+class TokenCounter:
+    """Counts the tokens of chats by a student's template, without torch."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        self._special = frozenset(self._tokenizer.all_special_ids)
+        self._bos = self._tokenizer.bos_token_id
+
+    def count(self, chats: Sequence[Chat]) -> list[ChatTokens]:
+        """Return the tokens of each chat."""
+        rendered = [self._rendered(chat) for chat in chats]
+        texts = [whole for whole, _ in rendered]
+        # the template writes the special tokens itself
+        encoded = self._tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [self._counted(code, *texts) for code, texts in zip(encoded, rendered, strict=True)]
+
+    def _rendered(self, chat: Chat) -> tuple[str, str]:
+        """Return the whole chat and the part before the answer; no text and the reason where the template refuses."""
+        asked = chat.messages[:-1] if chat.answered else chat.messages
+        try:
+            prompt = self._text(asked, chat, add_generation_prompt=True)
+            return (self._text(chat.messages, chat) if chat.answered else prompt), prompt
+        except (TemplateError, TypeError, ValueError) as error:
+            return "", " ".join(str(error).split())[:_REASON_CHARS] or type(error).__name__
+
+    def _text(self, messages: list[dict[str, Any]], chat: Chat, *, add_generation_prompt: bool = False) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(
+                messages, tools=chat.tools, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        )
+
+    def _counted(self, code: Any, whole: str, prompt: str) -> ChatTokens:
+        if not whole:
+            return ChatTokens(refused=prompt)
+        if not whole.startswith(prompt):
+            return ChatTokens(refused="its prompt is not a prefix of the whole chat")
+        ids: list[int] = code.ids
+        start = _first_token_from(code, len(prompt), len(whole))
+        return ChatTokens(
+            total=len(ids),
+            prompt=start,
+            ends=not self._special.isdisjoint(ids[start:]),
+            bos_twice=self._bos is not None and ids[:2] == [self._bos] * 2,
+        )
+
+
+def _first_token_from(code: Any, place: int, end: int) -> int:
+    """Return the number of the first token that covers a character from a place on, of all tokens where there is none."""
+    for char in range(place, end):
+        if (token := code.char_to_token(char)) is not None:
+            return int(token)
+    return len(code.ids)
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, row: LabeledRow, *, answered: bool) -> str:

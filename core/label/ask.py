@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from core.config import LabelConfig
 from core.contract import Contract
-from core.data.record import LabeledRow, Message, PromptRow, Reject
+from core.data.record import LabeledRow, Message, PromptRow, Reject, messages_for, schema_of, student_messages
 from core.data.schemas import parse_json, schema_fault, value_fault
 from core.label.ledger import Reply, Request
 
 _EXCERPT_CHARS = 200
-_ANY_OBJECT = {"type": "object"}
 _THOUGHT_END = "</think>"
 _REMEDIES = {
     "teacher-length": "Raise label.max_tokens, or ask for a shorter answer in the prompt.",
@@ -29,29 +27,6 @@ class Problem(Contract):
 
     code: str
     reason: str
-
-
-def messages_for(row: PromptRow) -> tuple[Message, ...]:
-    """Return what the teacher is shown: the hint as system, earlier turns, the context as documentation before the question."""
-    system = "\n\n".join(part for part in (row.system, _json_instruction(row)) if part)
-    user = f"Documentation:\n{row.context}\n\n{row.user}" if row.context else row.user
-    head = (Message(role="system", content=system),) if system else ()
-    return (*head, *row.history, Message(role="user", content=user), *row.steps)
-
-
-def _json_instruction(row: PromptRow) -> str | None:
-    schema = schema_of(row)
-    if schema is None:
-        return None
-    target = f" for {row.tool_name}" if row.tool_name else ""
-    return f"Answer only with JSON{target} that fits this JSON Schema: {json.dumps(schema, ensure_ascii=False, sort_keys=True)}"
-
-
-def schema_of(row: PromptRow) -> dict[str, Any] | None:
-    """Return the JSON Schema a row's answer must fit, None when it may be any text."""
-    if not row.requires_json:
-        return None
-    return row.tool_schema or _ANY_OBJECT
 
 
 def first_request(row: PromptRow, teacher: str, config: LabelConfig) -> Request:
@@ -123,8 +98,7 @@ def labeled(
     row: PromptRow, completion: str, context_distillation: bool, tool_calls: tuple[dict[str, Any], ...] = ()
 ) -> LabeledRow:
     """Return the chat the student learns; with context distillation it must answer without hint and context."""
-    bare = (*row.history, Message(role="user", content=row.user), *row.steps)
-    asked = bare if context_distillation else messages_for(row)
+    asked = student_messages(row, context_distillation)
     return LabeledRow(
         row_id=row.row_id,
         split=row.split,
