@@ -27,8 +27,6 @@ FILE = "card.json"
 README = "README.md"
 PAGE = "card.html"
 
-_BUILTIN_LICENCES = {docs.NAME: "psf-2.0"}
-
 
 class CardFile(Contract):
     """A file of rows; `split` is None where rows of both sides are in it."""
@@ -67,11 +65,12 @@ def card_of(
 ) -> Card:
     """Return the card of a dataset; `remedies` are those of rules that are not edgekiln's own. Folders of sources are left out."""
     known = {**(remedies or {}), **REMEDIES}
+    own = bool(sources) and all(source.name.startswith(docs.NAME) for source in sources)
     told = tuple(source.model_copy(update={"name": shown_name(source.name)}) for source in sources)
     return Card(
-        title=config.title or _title(told),
-        about=config.about,
-        licence=config.licence or _builtin_licence(sources),
+        title=config.title or (docs.TITLE if own else _title(told)),
+        about=config.about or (docs.ABOUT if own else ""),
+        licence=config.licence or (docs.LICENCE if own else None),
         dataset=artifact_id,
         edgekiln=__version__,
         sources=told,
@@ -97,12 +96,6 @@ def _title(sources: Sequence[SourceRef]) -> str:
     names = [source.name for source in sources]
     more = len(names) - 2
     return " and ".join([*names[:2], *([f"{more} more"] if more > 0 else [])]) or "empty dataset"
-
-
-def _builtin_licence(sources: Sequence[SourceRef]) -> str | None:
-    """Return the licence of a dataset all of whose sources are builtin, where it is known."""
-    licences = {_BUILTIN_LICENCES.get(source.name.split(" ")[0]) for source in sources}
-    return licences.pop() if len(licences) == 1 else None
 
 
 def json_schema() -> dict[str, Any]:

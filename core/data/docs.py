@@ -17,6 +17,12 @@ from core.errors import NoRowsLeft
 
 NAME = "builtin:python-docs"
 FILE = "builtin-python-docs.jsonl"
+LICENCE = "PSF-2.0"  # that of the interpreter the texts come from
+TITLE = "Questions about Python's standard library"
+ABOUT = (
+    "What a function, class or method of Python's standard library does, each with the first sentences of its own docstring as "
+    "context. The answers are still to be written by a teacher model that sees the context, for a student that will not."
+)
 SYSTEM = "Answer the question from the documentation in one sentence."
 
 _MIN_CHARS = 40

@@ -16,6 +16,7 @@ from core.files import read_json_lines
 
 WORDS = ("keep", "drop", "edited", "forget")
 
+_DONE = {"keep": "kept", "drop": "dropped", "edited": "edited"}
 _SHOWN = 5
 _NOT_LISTED = frozenset({"duplicate", DROPPED})  # the row is there once, or was decided already
 
@@ -169,7 +170,9 @@ def _problem(
     if word == "forget":
         return None if row_id in decisions else f"{row_id or where} was never decided on"
     if not row_id:
-        told = f"{where} could not be read ({entry.get('findings', '').strip() or 'no row id'}), so it cannot be {word}"
+        told = (
+            f"{where} could not be read ({entry.get('findings', '').strip() or 'no row id'}), so it cannot be {_DONE[word]}"
+        )
         return None if word == "drop" else f"{told}; mend it in its source"
     row = known.get(row_id)
     if row is None:

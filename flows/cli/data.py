@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_CHOICE = Choice()
 _DEFAULT_COMMON = Common()
+_NOT_OF_OTHER_FILES = ("data.title=''", "data.about=''", "data.licence=null")  # the profile's card tells of its own files
 
 app = App(name="data")
 
@@ -35,7 +36,8 @@ def _data(*files: str, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAU
     """
     import json
 
-    run_stage("data", choice, common, extra=(f"data.sources={json.dumps(files)}",) if files else ())
+    named = (f"data.sources={json.dumps(files)}", *_NOT_OF_OTHER_FILES) if files else ()
+    run_stage("data", choice, common, extra=named)
 
 
 @app.command
