@@ -78,9 +78,7 @@ class DataConfig(Section):
     privacy: PrivacyLimits = PrivacyLimits()
     listed_warnings: int = Field(default=1000, ge=1, description="Warnings of one rule that warnings.jsonl lists at most")
     listed_worst: int = Field(default=200, ge=1, description="Rows of low quality that worst.jsonl lists at most")
-    builtin_rows: Annotated[int, Operational] = Field(
-        default=96, ge=8, le=2000, description="Rows to take from a builtin source"
-    )
+    builtin_rows: Annotated[int, Operational] = Field(default=96, ge=8, le=2000, description="Rows of a builtin source")
     min_rows: Annotated[int, Operational] = Field(default=8, ge=2, description="Fewer good rows than this stop the run")
     max_rejected_share: Annotated[float, Operational] = Field(
         default=0.2, ge=0, le=1, description="Share set aside at most"
