@@ -14,6 +14,7 @@ from typing import Any
 from core.errors import DiskFull, PathEscapes
 
 _CHUNK_BYTES = 1 << 20
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def sha256_of(path: Path) -> str:
@@ -27,7 +28,7 @@ def sha256_of(path: Path) -> str:
 
 def canonical_json(value: Any) -> bytes:
     """Serialise to the one JSON form used for hashing: sorted keys, no spaces, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def digest_of(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ def main() -> None:
     with os.fdopen(int(sys.argv[1]), "rb") as requests, os.fdopen(int(sys.argv[2]), "wb") as answers:
         (settings,) = read_message(requests)
         judge = Judge(settings, _counter(settings.student))
+        gc.freeze()  # what is loaded now stays, so looking through it again and again is lost time
         while (message := read_message(requests)) is not None:
             match message:
                 case "judge", number, lines:

@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,8 @@ from core.data.decisions import DROPPED, TEXT_FIELDS, Decision, decided, keepabl
 from core.data.flaws import EXCERPT_CHARS, Flaw
 from core.data.languages import main_language
 from core.data.limits import CoverageLimits, PrivacyLimits, QualityWeights, RuleLimits
-from core.data.near_duplicates import Fingerprints, fingerprint
-from core.data.overlap import passages_of
+from core.data.near_duplicates import Fingerprints, fingerprint_normal
+from core.data.overlap import passages_of_normal
 from core.data.privacy import PrivacyReport, PrivacyTally, redact, redact_flaw
 from core.data.quality import Quality, ScoredRow, Worst, quality
 from core.data.record import Message, PromptRow, Reject, Split, student_messages
@@ -38,6 +38,7 @@ from core.data.subject import subject_of
 from core.data.token_rules import Chat, Student, TokenCounter, token_flaws
 from core.files import canonical_json, digest_of
 
+_TEXTS = ("context", "user", "completion", "system")
 ID_DIGITS = 16  # 64 bits, as many as a row's hash has among near duplicates
 
 
@@ -90,6 +91,7 @@ class Totals:
 class _Row:
     where: str
     draft: Draft
+    shaping: dict[str, Any]
     row_id: str
     place: float
     flaws: tuple[Flaw, ...]
@@ -160,10 +162,12 @@ class Judge:
         flaws = judge(subject, self._settings.rules, rules)
         if flaws and flaws[-1].severity is Severity.ERROR:
             return _set_aside(flaws[-1], where, draft)
+        shaping = draft.shaping()
         return _Row(
             where=where,
             draft=draft,
-            row_id=row_id_of(draft),
+            shaping=shaping,
+            row_id=digest_of(shaping)[:ID_DIGITS],
             place=score(draft.user, draft.context),
             flaws=flaws,
             quality=quality(subject, flaws, self._settings.rules, self._settings.quality),
@@ -248,41 +252,51 @@ def _set_aside(flaw: Flaw, where: str, draft: Draft) -> Reject:
 
 def prompt_row(draft: Draft, row_id: str, split: Split) -> PromptRow:
     """Return the draft as a row; its fields are known to be right, so they are not validated again."""
-    shaping = draft.shaping()
     return PromptRow.model_construct(
-        row_id=row_id, split=split, **{**shaping, "history": draft.history, "steps": draft.steps}, extra=draft.extra
+        row_id=row_id,
+        split=split,
+        system=draft.system,
+        context=draft.context,
+        user=draft.user,
+        requires_json=draft.requires_json,
+        tool_name=draft.tool_name,
+        tool_schema=draft.tool_schema,
+        completion=draft.completion,
+        extra=draft.extra,
+        history=cast(tuple[Message, ...], draft.history),
+        steps=cast(tuple[Message, ...], draft.steps),
+        tools=draft.tools,
+        answer_tool_calls=draft.answer_tool_calls,
     )
 
 
 def _judged(
     kept: list[int], rejects: list[tuple[int, Reject]], shapes: Counter[str], rows: list[_Row], passage_words: int
 ) -> Judged:
-    texts = [_said(row.draft) for row in rows]
+    normal = [{name: normalise(text) for name in _TEXTS if (text := row.shaping[name])} for row in rows]
+    said = [" ".join(text for name, text in texts.items() if name != "system") for texts in normal]
     count = len(rows)
     return Judged(
         kept=kept,
         rejects=rejects,
         warnings=[(place, flaw.at(row.where, row.row_id)) for place, row in enumerate(rows) for flaw in row.flaws],
         shapes=shapes,
-        rows=rows_file.columns_of(
-            [{"row_id": row.row_id, **row.draft.shaping(), "extra": row.draft.extra} for row in rows]
-        ),
-        keys=np.fromiter((_key(row.draft) for row in rows), np.uint64, count),
+        rows=rows_file.columns_of([{**row.shaping, "row_id": row.row_id, "extra": row.draft.extra} for row in rows]),
+        keys=np.fromiter((_key(row.shaping, texts) for row, texts in zip(rows, normal, strict=True)), np.uint64, count),
         places=np.fromiter((row.place for row in rows), np.float64, count),
         answer_chars=np.fromiter((len(row.draft.completion or "") for row in rows), np.uint32, count),
-        fingerprints=fingerprint(texts),
-        passages=passages_of(texts, passage_words),
+        # question, context and answer make two rows alike; not the hint, which many rows share
+        fingerprints=fingerprint_normal(said),
+        passages=passages_of_normal(said, passage_words),
     )
 
 
-def _said(draft: Draft) -> str:
-    """Return what makes two rows alike: question, context and answer; not the hint, which many rows share."""
-    return "\n".join(text for text in (draft.context, draft.user, draft.completion) if text)
-
-
-def _key(draft: Draft) -> int:
+def _key(shaping: dict[str, Any], normal: dict[str, str]) -> int:
     """Return a hash of all that shapes the chat, in which case, white space and the kind of quotes do not count."""
-    return int.from_bytes(hashlib.blake2b(canonical_json(_normal(draft.shaping())), digest_size=8).digest(), "little")
+    others = {name: _normal(value) for name, value in shaping.items() if value and name not in normal}
+    answered = shaping["completion"] is not None
+    digest = hashlib.blake2b(canonical_json([normal, others, answered]), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 def _normal(tree: Any) -> Any:

@@ -58,7 +58,11 @@ class Fingerprints:
 
 def fingerprint(texts: Sequence[str], bands: int = BANDS) -> Fingerprints:
     """Return the fingerprints of a batch; the same on every machine, for one version of rensa's algorithm (2)."""
-    normal = [normalise(text) for text in texts]
+    return fingerprint_normal([normalise(text) for text in texts], bands)
+
+
+def fingerprint_normal(normal: Sequence[str], bands: int = BANDS) -> Fingerprints:
+    """Return the fingerprints of texts that are in their normal form already."""
     unique = {text: place for place, text in enumerate(dict.fromkeys(normal))}
     hashes = np.fromiter(map(_text_hash, unique), dtype=np.uint64, count=len(unique))
     signed = [_signatures(chunk, bands) for chunk in chunks(list(unique))]

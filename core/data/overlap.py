@@ -36,7 +36,11 @@ class Overlaps:
 
 def passages_of(texts: Sequence[str], words: int = PASSAGE_WORDS) -> Runs:
     """Return the hashes of all passages of a batch of texts, the same on every machine."""
-    normal = [normalise(text) for text in texts]
+    return passages_of_normal([normalise(text) for text in texts], words)
+
+
+def passages_of_normal(normal: Sequence[str], words: int = PASSAGE_WORDS) -> Runs:
+    """Return the hashes of all passages of texts that are in their normal form already."""
     parts = [word_runs(chunk, words) for chunk in chunks(normal)]
     counts = [np.diff(part.offsets.astype(np.int64)) for part in parts]
     offsets = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *counts])).astype(np.uint64)

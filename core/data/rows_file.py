@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 FILE = "rows.parquet"
 
 _JSON = ("tool_schema", "extra", "history", "steps", "tools", "answer_tool_calls")
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _GROUP_ROWS = 8192
 
 UNSPLIT = pa.schema(
@@ -50,7 +51,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
 
 
 def _text(value: Any) -> str | None:
-    return json.dumps(value, ensure_ascii=False) if value else None
+    return _ENCODER.encode(value) if value else None
 
 
 class RowsWriter:

@@ -39,6 +39,7 @@ def edgekiln_data(corpus: Corpus, folder: Path, *more: str, program: str = "") -
         "data.rules.languages": "[fr, en]",
         "data.rules.ratio_min_chars": "100",
         "data.rules.max_foreign_share": "0.15",
+        "data.rules.language_chunk_chars": "60",
         "data.listed_warnings": "1000000",
     }
     argv += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
