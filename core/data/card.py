@@ -27,6 +27,8 @@ FILE = "card.json"
 README = "README.md"
 PAGE = "card.html"
 
+_SOURCES_IN_TITLE = 3
+
 
 class CardFile(Contract):
     """A file of rows; `split` is None where rows of both sides are in it."""
@@ -94,8 +96,8 @@ def shown_name(name: str) -> str:
 
 def _title(sources: Sequence[SourceRef]) -> str:
     names = [source.name for source in sources]
-    more = len(names) - 2
-    return " and ".join([*names[:2], *([f"{more} more"] if more > 0 else [])]) or "empty dataset"
+    shown = names if len(names) <= _SOURCES_IN_TITLE else [*names[: _SOURCES_IN_TITLE - 1], f"{len(names) - 2} more"]
+    return " and ".join([*([", ".join(shown[:-1])] if shown[1:] else []), *shown[-1:]]) or "empty dataset"
 
 
 def json_schema() -> dict[str, Any]:

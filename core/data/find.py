@@ -41,12 +41,21 @@ def _find(name: str) -> list[tuple[Path, str]]:
     """Return the files a name stands for, each with the name it is told by."""
     if not name.strip():
         raise _missing(repr(name), "names nothing", Path())
+    if (told := _tellable(Path(name))) != str(Path(name)):
+        raise BadConfig(
+            f"data.sources: {told} is not UTF-8, so it cannot be recorded", remedy="Rename the file, or name its folder."
+        )
     if name.startswith(hub.PREFIX):
         return hub.fetch(name)
     try:
-        return [(path, str(path)) for path in _files_of(name)]
+        return [(path, _tellable(path)) for path in _files_of(name)]
     except OSError as error:  # a name that is too long, a folder that may not be searched
         raise _missing(name, f"cannot be looked at: {error.strerror}", Path(name)) from error
+
+
+def _tellable(path: Path) -> str:
+    """Return a path as text that can be written down; bytes that are no UTF-8 are shown as lost."""
+    return str(path).encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _files_of(name: str) -> list[Path]:

@@ -135,7 +135,7 @@ class Statistics:
         shown += sum(len(turn.content) for turn in row.history) + sum(len(turn.content) for turn in row.steps)
         self._characters["question"].add(question)
         self._characters["prompt"].add(shown)
-        if row.completion is not None:
+        if row.completion:  # the text of an answer that is a tool call alone is empty
             self._characters["answer"].add(len(row.completion))
         self._answered += answered
         self._turns.add(len(row.history) + 1 + len(row.steps) + answered)

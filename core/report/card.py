@@ -142,7 +142,11 @@ def _lengths(known: CorpusStatistics) -> Section:
     named += [("whole chat", "turns", known.turns)] if known.turns else []
     titles = ("of", "in", "rows", "mean", "least", "5 %", "median", "95 %", "99 %", "most")
     rows = [(of, unit, d.rows, round(d.mean, 1), d.minimum, d.p5, d.p50, d.p95, d.p99, d.maximum) for of, unit, d in named]
-    text = () if known.tokens else ("Tokens were not counted: no student's tokenizer was at hand.",)
+    text = (
+        ()
+        if known.tokens
+        else ("Tokens were not counted: the student's tokenizer was not at hand, or data.token_rules is off.",)
+    )
     drawn = [
         _length_chart(f"Length of the {part}", found, "characters")
         for part, found in known.characters.items()

@@ -131,7 +131,7 @@ def _unexpected(error: BaseException) -> EdgekilnError:
     path = cache_folder() / "crash.log"
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {_command(sys.argv[1:])}\n")
             traceback.print_exception(error, file=stream)
     first = (str(error).splitlines() or [""])[0]

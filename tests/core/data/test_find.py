@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.data.find import find_sources
-from core.errors import SourceMissing
+from core.errors import BadConfig, SourceMissing
 
 ROW = b'{"user": "Salut"}\n'
 
@@ -62,3 +62,10 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(SourceMissing, match="cannot be read: Permission denied"):
         paths_of(tmp_path / "a.jsonl")
+
+
+def test_a_file_whose_name_is_no_utf_8_is_read_and_told(tmp_path: Path) -> None:
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl"))).write_bytes(ROW)
+    assert paths_of(tmp_path) == [f"{tmp_path}/caf\N{REPLACEMENT CHARACTER}.jsonl"]
+    with pytest.raises(BadConfig, match="is not UTF-8, so it cannot be recorded"):
+        paths_of(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl"))

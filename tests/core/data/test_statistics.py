@@ -53,6 +53,11 @@ def test_lengths_are_those_of_the_question_of_all_that_is_shown_and_of_the_answe
     assert found.turns.maximum == 4
 
 
+def test_an_answer_that_is_a_tool_call_alone_has_no_length() -> None:
+    found = counted([(row(completion="", answer_tool_calls=(CALL,)), (), None, None, None)]).result()
+    assert ("answer" in found.characters, found.answered) == (False, 1)
+
+
 def test_what_is_not_known_is_counted_nowhere() -> None:
     found = counted([(row(), (), None, None, None)]).result()
 

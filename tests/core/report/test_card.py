@@ -153,6 +153,15 @@ def test_numbers_of_the_card_are_those_of_the_statistics() -> None:
     assert "| look | 3 |" in told
 
 
+@pytest.mark.parametrize(
+    ("count", "title"), [(0, "empty dataset"), (1, "a"), (2, "a and b"), (3, "a, b and c"), (5, "a, b and 3 more")]
+)
+def test_a_dataset_without_a_title_is_called_by_its_sources(count: int, title: str) -> None:
+    sources = [SourceRef(name=f"x/{name}", sha256=SHA, shape="record", records=1) for name in "abcde"[:count]]
+    told = card_of(DataConfig(sources=("x",)), artifact_id=ID, sources=sources, files=(), statistics=counted().result())
+    assert told.title == title
+
+
 def test_the_card_does_not_tell_where_on_a_machine_a_source_lay() -> None:
     assert "/srv/somebody" not in card(source="/srv/somebody/data/own.jsonl").model_dump_json()
 
