@@ -13,6 +13,7 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -110,7 +111,7 @@ class _Workers:
 class _Channel:
     """The pipes to one worker; what it says is read by a thread, so that neither side waits for the other's pipe."""
 
-    def __init__(self, to: BinaryIO, back: BinaryIO, log: Path) -> None:
+    def __init__(self, to: FileIO, back: BinaryIO, log: Path) -> None:
         self._to = to
         self._back = back
         self._log = log
@@ -149,7 +150,7 @@ def _started(settings: Settings, log: Path) -> Iterator[_Channel]:
     argv = python_module("core.data.judge_worker", str(request_read), str(answer_write))
     env = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "EDGEKILN_PARENT": str(os.getpid())}
     with (
-        os.fdopen(request_write, "wb") as to,
+        FileIO(request_write, "wb") as to,
         os.fdopen(answer_read, "rb") as back,
         beside(argv, log=log, env=env, pass_fds=(request_read, answer_write)),
     ):
@@ -160,12 +161,12 @@ def _started(settings: Settings, log: Path) -> Iterator[_Channel]:
         yield channel
 
 
-def write_message(stream: BinaryIO, message: Any) -> None:
-    """Write one message with its length."""
+def write_message(stream: FileIO, message: Any) -> None:
+    """Write one message with its length; nothing is buffered, so that closing the pipe of a dead process raises nothing."""
     data = pickle.dumps(message, protocol=5)
-    stream.write(_SIZE.pack(len(data)))
-    stream.write(data)
-    stream.flush()
+    left = memoryview(_SIZE.pack(len(data)) + data)
+    while left:
+        left = left[stream.write(left) :]
 
 
 def read_message(stream: BinaryIO) -> Any:

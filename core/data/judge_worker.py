@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from io import FileIO
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +18,7 @@ from core.worker_process import die_with_parent
 def main() -> None:
     """Judge what comes through the first pipe, answer through the second."""
     die_with_parent()
-    with os.fdopen(int(sys.argv[1]), "rb") as requests, os.fdopen(int(sys.argv[2]), "wb") as answers:
+    with os.fdopen(int(sys.argv[1]), "rb") as requests, FileIO(int(sys.argv[2]), "wb") as answers:
         (settings,) = read_message(requests)
         judge = Judge(settings, _counter(settings.student))
         gc.freeze()  # what is loaded now stays, so looking through it again and again is lost time

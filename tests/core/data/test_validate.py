@@ -279,5 +279,147 @@ def test_every_line_comes_out_once_in_any_order_of_files_and_again_the_same(one:
         assert [(row.row_id, row.split) for row in rows_of(third, again)] == [(row.row_id, row.split) for row in rows]
 
 
+def words(seed: int, count: int) -> str:
+    return " ".join(f"w{seed}x{number}" for number in range(count))
+
+
+def warnings_of(workspace: Workspace, dataset: Dataset) -> list[Reject]:
+    path = workspace.folder(Stage.DATA, dataset.artifact_id) / "warnings.jsonl"
+    return [Reject.model_validate(record) for record in read_json_lines(path)]
+
+
+def test_rows_that_differ_in_case_and_white_space_alone_are_duplicates(workspace: Workspace, tmp_path: Path) -> None:
+    lines = [*questions(9), {"user": "  QUESTION\t3? "}, {"user": "Question 3?", "completion": "Yes, it is."}]
+
+    dataset = published([put(tmp_path / "a.jsonl", lines)], workspace)
+
+    (reject,) = rejects_of(workspace, dataset)
+    assert (reject.code, reject.where) == ("duplicate", f"{tmp_path / 'a.jsonl'}:10")
+
+
+def test_rows_that_resemble_each_other_are_kept_on_one_side_and_told(workspace: Workspace, tmp_path: Path) -> None:
+    text = words(0, 60)
+    lines = [*({"user": f"{text} {number}"} for number in range(12)), *({"user": words(n, 40)} for n in range(1, 30))]
+    source = put(tmp_path / "a.jsonl", lines)
+
+    dataset = published([source], workspace)
+
+    rows = rows_of(workspace, dataset)
+    assert len(rows) == 41
+    assert len({row.split for row in rows[:12]}) == 1
+    alike = [warning for warning in warnings_of(workspace, dataset) if warning.code == "near-duplicate"]
+    assert len(alike) == 11
+    assert all(warning.severity is Severity.WARNING for warning in alike)
+    (cluster,) = read_json_lines(workspace.folder(Stage.DATA, dataset.artifact_id) / "clusters.jsonl")
+    assert cluster["rows"] == 12
+    assert cluster["representative"] not in {warning.where for warning in alike}
+    (finding,) = [finding for finding in dataset.findings if finding.code == "data-near-duplicate"]
+    assert finding.evidence.startswith("11 rows were kept with a warning")
+
+
+def test_a_passage_of_a_held_out_row_in_a_training_row_is_told(workspace: Workspace, tmp_path: Path) -> None:
+    shared = words(99, 14)
+    lines = [{"user": f"{words(number, 40)} {shared} {words(number + 500, 40)}"} for number in range(24)]
+
+    dataset = published([put(tmp_path / "a.jsonl", lines)], workspace)
+
+    told = [warning for warning in warnings_of(workspace, dataset) if warning.code == "split-overlap"]
+    assert len(told) == dataset.train_rows
+    assert all(warning.excerpt in shared for warning in told)
+
+
+def test_rows_that_hold_passages_of_evaluation_files_are_told(workspace: Workspace, tmp_path: Path) -> None:
+    exam = put(tmp_path / "exam.json", [{"question": words(3, 20), "choices": ["a", "b"]}])
+    source = put(tmp_path / "a.jsonl", [*questions(20), {"user": f"By the way, {words(3, 16)} or not?"}])
+    without = published([source], workspace)
+
+    dataset = published([source], workspace, evaluation_files=(exam,))
+
+    (warning,) = [warning for warning in warnings_of(workspace, dataset) if warning.code == "contamination"]
+    assert (warning.where, warning.excerpt) == (f"{source}:21", words(3, 12))
+    assert dataset.artifact_id != without.artifact_id
+    assert dataset.content_digest == without.content_digest
+
+
+def test_personal_data_is_replaced_everywhere_and_only_counted(workspace: Workspace, tmp_path: Path) -> None:
+    address = "marie.tremblay@example.org"
+    lines = [*questions(20), {"user": f"Write to {address}?", "note": address}, {"user": "", "note": address}]
+    source = put(tmp_path / "a.jsonl", lines)
+
+    dataset = published([source], workspace, privacy={"redact": True})
+
+    folder = workspace.folder(Stage.DATA, dataset.artifact_id)
+    row = rows_of(workspace, dataset)[-1]
+    assert (row.user, row.extra["note"]) == ("Write to <EMAIL_1>?", "<EMAIL_1>")
+    report = json.loads((folder / "privacy.json").read_text(encoding="utf-8"))
+    assert (report["rows"], report["rows_redacted"], report["counts"]) == (22, 2, {"email": 2 * 2 - 1})
+    assert not [path for path in folder.rglob("*") if address.encode() in path.read_bytes()]
+
+
+def test_answers_can_be_required(workspace: Workspace, tmp_path: Path) -> None:
+    lines = [{"prompt": f"Question {n}?", "completion": f"Answer {n}."} for n in range(9)]
+    source = put(tmp_path / "a.jsonl", [*lines, {"prompt": "Question 9?"}])
+
+    assert published([source], workspace).rejected == 0
+    dataset = validate(DataConfig(sources=(source,), answers="required"), workspace)
+
+    (reject,) = rejects_of(workspace, dataset)
+    assert (reject.code, reject.where) == ("answer-missing", f"{source}:10")
+
+
+def test_a_count_of_rejects_can_stop_the_run_too(workspace: Workspace, tmp_path: Path) -> None:
+    source = put(tmp_path / "a.jsonl", [*questions(50), "{", "["])
+
+    with pytest.raises(BrokenRecord, match=r"2 rows rejected > data\.max_rejected 1: .*a\.jsonl:51"):
+        validate(DataConfig(sources=(source,), max_rejected=1), workspace)
+
+
+def test_the_worst_rows_are_listed_worst_first_with_their_components(workspace: Workspace, tmp_path: Path) -> None:
+    bad = {"prompt": "Why is the sky blue at noon?", "completion": "I'm sorry, but I can't help with that."}
+    good = [{"prompt": f"{words(n, 9)}?", "completion": f"{words(n + 50, 30)}."} for n in range(9)]
+
+    dataset = published([put(tmp_path / "a.jsonl", [*good, bad])], workspace, listed_worst=3)
+
+    listed = list(read_json_lines(workspace.folder(Stage.DATA, dataset.artifact_id) / "worst.jsonl"))
+    assert len(listed) == 3
+    assert (listed[0]["where"].rpartition(":")[2], listed[0]["codes"]) == ("10", ["refusal"])
+    assert [row["score"] for row in listed] == sorted(row["score"] for row in listed)
+    assert {"length", "variety", "ratio", "warnings"} <= set(listed[0]["components"])
+
+
+def test_warnings_are_listed_up_to_a_number_and_all_counted(workspace: Workspace, tmp_path: Path) -> None:
+    lines = [{"user": f"{words(n, 9)} <|im_end|>?"} for n in range(30)]
+
+    dataset = published([put(tmp_path / "a.jsonl", lines)], workspace, listed_warnings=4)
+
+    assert len(warnings_of(workspace, dataset)) == 4
+    (finding,) = [finding for finding in dataset.findings if finding.code == "data-chat-markup"]
+    assert finding.evidence.startswith("30 rows were kept with a warning")
+
+
+def test_a_large_file_gives_the_same_bytes_through_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [{"user": words(n % 701, 20), "system_hint": str(n % 2)} for n in range(1500)]
+    source = put(tmp_path / "a.jsonl", lines)
+    alone, crowd = open_workspace(tmp_path / "alone"), open_workspace(tmp_path / "crowd")
+
+    one = published([source], alone)
+    monkeypatch.setattr("core.data.validate._WORTH_WORKERS_BYTES", 0)
+    other = published([source], crowd)
+
+    assert one.rows == 1402
+    hashes = [{file.path: file.sha256 for file in dataset.files} for dataset in (one, other)]
+    assert hashes[0] == hashes[1]
+    assert one.findings == other.findings
+
+
+def test_identical_rows_are_one_row(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "same.jsonl"
+    path.write_text('{"user": "Same?"}\n' * 20_000 + '{"user": "Other?"}\n', encoding="utf-8")
+
+    dataset = published([str(path)], workspace)
+
+    assert (dataset.rows, dataset.rejected) == (2, 19_999)
+
+
 def test_every_refusal_of_data_is_a_data_error() -> None:
     assert {kind.exit_status for kind in (NoRowsLeft, BrokenRecord, NotUtf8, DataError)} == {3}
