@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError
 
@@ -91,6 +91,6 @@ def decided(
     return draft, None
 
 
-def edited(decision: Decision) -> dict[str, str | None]:
+def edited(decision: Decision) -> dict[str, Any]:
     """Return the changed texts; a question is a text also when it is empty."""
     return {field: (text or "") if field == "user" else text for field, text in decision.texts.items()}

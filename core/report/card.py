@@ -231,7 +231,8 @@ def _tools(known: CorpusStatistics) -> list[Section]:
         ("rows whose answer must be JSON", tools.rows_requiring_json),
     )
     shown = list(tools.names.items())[:_SHOWN_LABELS]
-    rarer = [f"{tools.distinct - len(shown):,} rarer tools are not shown."] if (tools.distinct or 0) > len(shown) else []
+    rare = (tools.distinct or 0) - len(shown)
+    rarer = [f"{rare:,} rarer tools are not shown."] if rare > 0 else []
     named = (_table("Tools by name", ("tool", "rows"), shown, rarer),) if shown else ()
     return [Section(heading="Tools", tables=(_table("Use of tools", ("what", "number"), counts), *named))]
 
