@@ -26,7 +26,7 @@ from core.data.streaming import Intake, Logs
 from core.data.student import identity, not_at_hand
 from core.data.token_rules import Student
 from core.errors import BrokenRecord, NoRowsLeft
-from core.events import Found, OnEvent, ignore
+from core.events import Found, Note, OnEvent, ignore
 from core.files import digest_of, write_atomic, write_json_lines
 from core.nouns import Dataset
 from core.report.card_markdown import write_card
@@ -35,6 +35,7 @@ from core.workspace import Workspace
 
 _VERSION = 2
 _WORST_SHOWN = 3
+_RULES_SHOWN = 10
 _WORTH_WORKERS_BYTES = 8_000_000  # a worker takes half a second to start, in which this process judges as much
 _WORKERS = 2
 _WITHOUT_MEANING = frozenset(
@@ -65,7 +66,7 @@ def validate(
     )
     read = _Read(sources, evaluation, decisions, student, order.identity()[:12])
     dataset = produce(order, workspace, on_event, lambda content: _work(read, config, content, on_event))
-    _refuse_bad(dataset, config)
+    _refuse_bad(dataset, config, on_event)
     return dataset
 
 
@@ -208,10 +209,12 @@ def _facts(intake: Intake, settlement: Settlement, logs: Logs, findings: tuple[F
     )
 
 
-def _refuse_bad(dataset: Dataset, config: DataConfig) -> None:
+def _refuse_bad(dataset: Dataset, config: DataConfig, on_event: OnEvent) -> None:
     if dataset.verdict.passed:
         return
     errors = [finding for finding in dataset.findings if finding.severity is Severity.ERROR]
+    if errors:
+        on_event(Note(stage=Stage.DATA, level="warning", text=_worst_rules(errors[:_RULES_SHOWN])))
     worst = "; ".join(_told(finding) for finding in errors[:_WORST_SHOWN])
     failed = {failure.limit.metric for failure in dataset.verdict.failures}
     remedy = errors[0].remedy if errors else "Add rows."
@@ -227,6 +230,18 @@ def _refuse_bad(dataset: Dataset, config: DataConfig) -> None:
         problem = f"{dataset.rejected} rows rejected > {limit} {config.max_rejected}"
     remedy = f"{remedy} All are in rejects.jsonl of data {dataset.artifact_id}; or raise {limit}."
     raise BrokenRecord(f"{problem}: {worst}", remedy=remedy)
+
+
+def _worst_rules(errors: Sequence[Finding]) -> str:
+    """Return a table of rules: how many rows each set aside, the first of them, what to do."""
+    heads = ("rows", "rule", "first at", "what to do")
+    rows = [
+        heads,
+        *((finding.evidence.split(" ", 1)[0], finding.code, finding.where, finding.remedy) for finding in errors),
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads) - 1)]
+    lines = ("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows)
+    return "\n".join(["the rules that set most rows aside", *lines])
 
 
 def _told(finding: Finding) -> str:

@@ -18,7 +18,7 @@ from core.contract import Severity, Stage
 from core.data.record import PromptRow, Reject, read_prompts
 from core.data.validate import validate
 from core.errors import BrokenRecord, DataError, NoRowsLeft, NotUtf8
-from core.events import Event, Found, Progress, StageReused
+from core.events import Event, Found, Note, Progress, StageReused
 from core.files import read_json_lines, sha256_of
 from core.nouns import Dataset
 from core.workspace import Workspace, artifacts, open_workspace, verify
@@ -115,6 +115,11 @@ def test_too_many_rejects_publish_and_then_name_the_worst(
     (dataset,) = artifacts(workspace, Stage.DATA)
     assert not dataset.verdict.passed
     assert sum(isinstance(event, Found) for event in events) == 3
+
+    (table,) = [event.text for event in events if isinstance(event, Note)]
+    assert table.splitlines()[1].split()[:2] == ["rows", "rule"]
+    assert table.splitlines()[2].split()[:3] == ["2", "data-empty-user", f"{source}:11"]
+    assert len(table.splitlines()) == 5
 
     with pytest.raises(BrokenRecord):  # a reused dataset is judged by the same gate
         validate(config, workspace)
