@@ -38,7 +38,7 @@ def edgekiln_data(corpus: Corpus, folder: Path, *more: str, program: str = "") -
         "data.answers": "required",
         "data.rules.languages": "[fr, en]",
         "data.rules.ratio_min_chars": "100",
-        "data.rules.max_foreign_share": "0.15",
+        "data.rules.max_foreign_share": "0.1",
         "data.rules.language_chunk_chars": "60",
         "data.listed_warnings": "1000000",
     }
