@@ -30,6 +30,7 @@ from core.events import (
     parse_event,
 )
 from core.files import disk_full_is_an_error
+from core.printable import printable
 
 LOGGER = logging.getLogger("core")
 LOGGER.addHandler(logging.NullHandler())  # whoever runs core decides where its lines go
@@ -80,7 +81,7 @@ def level_of(event: Event) -> int:
 
 def describe(event: Event) -> str:
     """Return an event as one line for a person."""
-    return _of_run(event) or _of_stage(event) or _of_work(event) or _of_training(event)
+    return printable(_of_run(event) or _of_stage(event) or _of_work(event) or _of_training(event))
 
 
 def _of_run(event: Event) -> str:

@@ -7,7 +7,6 @@ import html
 import io
 import json
 import re
-import unicodedata
 from typing import Literal
 
 from rich import box
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from core.printable import printable
 from core.report.table import Cell, Column, Table
 from core.report.templating import fill
 
@@ -63,7 +63,7 @@ def shown(cell: Cell, column: Column) -> str:
         return "yes" if cell else "no"
     if isinstance(cell, float):
         return _significant(cell) if column.digits is None else f"{cell:.{column.digits}f}"
-    return _without_controls(str(cell))
+    return printable(str(cell))
 
 
 def _significant(number: float) -> str:
@@ -71,15 +71,10 @@ def _significant(number: float) -> str:
     return f"{number:.0f}" if number.is_integer() and abs(number) < _LARGEST_WHOLE else f"{number:.6g}"
 
 
-def _without_controls(text: str) -> str:
-    """Replace control and direction characters: a cell may come from a stranger's file and must not drive the terminal."""
-    return "".join("�" if unicodedata.category(c) in {"Cc", "Cf", "Cs"} and c != "\n" else c for c in text)
-
-
 def _text(table: Table, width: int) -> str:
     rows = [[shown(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
     drawn = RichTable(
-        title=Text(_without_controls(table.title)),
+        title=Text(printable(table.title)),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -93,7 +88,7 @@ def _text(table: Table, width: int) -> str:
     with console.capture() as capture:
         console.print(drawn)
         for note in table.notes:
-            console.print(Text(f"  {_without_controls(note)}"))
+            console.print(Text(f"  {printable(note)}"))
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
@@ -155,7 +150,7 @@ def _markdown(table: Table) -> str:
 
 def markdown_text(text: str) -> str:
     """Return text as it reads within a line of Markdown: no markup, no HTML, no link, no formula comes of it."""
-    escaped = html.escape(_without_controls(text).replace("\\", "\\\\"), quote=False)
+    escaped = html.escape(printable(text).replace("\\", "\\\\"), quote=False)
     for mark in "|`*_~$[]":
         escaped = escaped.replace(mark, f"\\{mark}")
     for start, entity in _LINKS:

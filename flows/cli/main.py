@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Group
 
 from core import __version__
 from core.errors import BlockedByCheck, DiskFull, EdgekilnError, Interrupted, Terminated, UsageError
+from core.printable import printable
 
 app = App(
     name="edgekiln",
@@ -96,7 +97,7 @@ def _command(argv: Sequence[str]) -> str:
 def _tell(error: BaseException, argv: Sequence[str]) -> int:
     known = _known(error, argv)
     with contextlib.suppress(BrokenPipeError):
-        print(str(known), file=sys.stderr, flush=True)
+        print(printable(str(known)), file=sys.stderr, flush=True)
     return known.exit_status
 
 

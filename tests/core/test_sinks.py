@@ -95,3 +95,8 @@ def test_a_secret_s_value_is_replaced_by_its_name(monkeypatch: pytest.MonkeyPatc
 def test_the_secrets_of_a_profile_are_known_by_name() -> None:
     profile = config.load("demo", ["label.api_key_env=TEACHER_KEY", "alerts.url_envs=[SLACK]"])
     assert set(secret_names(profile)) == {"SLACK", "TEACHER_KEY"}
+
+
+def test_what_a_row_holds_never_drives_the_terminal() -> None:
+    hostile = FINDING.model_copy(update={"evidence": "\x1b]0;title\x07\x1b[31mred\u202e"})
+    assert describe(Found(stage=Stage.DATA, finding=hostile)).isprintable()

@@ -150,3 +150,14 @@ def test_the_schema_printed_is_the_one_published(capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out) == json.loads(
         (ROOT / "configs/schemas/dataset-card.schema.json").read_bytes()
     )
+
+
+def test_nothing_of_a_row_drives_the_terminal(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"user": "Say \x1b]0;title\x07 it.", "completion": "A \x1b[31mred answer that goes on and then stops."}
+    (home / "own.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [*ROWS, row]), encoding="utf-8")
+    assert validate(home) == 0
+    assert edgekiln(home, "review") == 0
+    assert edgekiln(home, "card") == 0
+    told = capsys.readouterr()
+    assert "control-characters" in told.err
+    assert "\x1b" not in told.out + told.err
