@@ -88,7 +88,7 @@ def test_all_mistakes_of_a_configuration_are_told_at_once_with_the_nearest_key()
     [
         (None, "data-missing"),
         (b"", "data-empty"),
-        (b'{"prompt": "\xff"}\n', "data-not-utf8"),
+        ("{}".encode("utf-16"), "data-not-utf8"),
     ],
 )
 def test_a_dataset_that_cannot_be_used_is_a_data_error(content: bytes | None, code: str, tmp_path: Path) -> None:
