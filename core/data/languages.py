@@ -38,13 +38,18 @@ def main_language(texts: Iterable[str], limits: RuleLimits) -> str | None:
     return max(found, key=lambda code: (found[code], code)) if found else None
 
 
-@lru_cache(maxsize=8)  # the rule and the card ask for the same texts, one after the other
 def languages_in(text: str, limits: RuleLimits) -> Counter[str]:
     """Return how many characters are in which language; pieces the model is unsure of, or that are no prose, are left out."""
+    return _languages_in(text, limits.languages, limits.language_chunk_chars, limits.language_min_confidence)
+
+
+# the rule and the card ask for the same texts, one after the other; single values, as to hash all limits takes longer
+@lru_cache(maxsize=8)
+def _languages_in(text: str, known: tuple[str, ...], chunk_chars: int, min_confidence: float) -> Counter[str]:
     found: Counter[str] = Counter()
-    for piece in _pieces(text, limits.language_chunk_chars):
+    for piece in _pieces(text, chunk_chars):
         language, confidence = language_of(piece)
-        if confidence >= limits.language_min_confidence and (language in limits.languages or _is_prose(piece)):
+        if confidence >= min_confidence and (language in known or _is_prose(piece)):
             found[language] += len(piece)
     return found
 
