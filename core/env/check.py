@@ -25,7 +25,7 @@ _VERSION = 1
 
 
 def check(config: EnvConfig, workspace: Workspace, on_event: OnEvent = ignore) -> EnvReport:
-    """Judge this machine and publish the report; BlockedByCheck names the first check that stops the job.
+    """Judge this machine and publish the report; BlockedByCheck names every check that stops the job.
 
     A report that let the job pass is reused within `max_age_s` while machine and packages are the same; one that
     blocked is never reused, because its reader has just mended something.
@@ -84,5 +84,5 @@ def _refuse_blocked(report: EnvReport) -> None:
     errors = [finding for finding in report.findings if finding.severity is Severity.ERROR]
     if not errors:
         return
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    raise BlockedByCheck(f"{errors[0].code} {errors[0].where}: {errors[0].evidence}{more}", remedy=errors[0].remedy)
+    told = "; ".join(f"{finding.code} {finding.where}: {finding.evidence}" for finding in errors)
+    raise BlockedByCheck(told, remedy=" ".join(dict.fromkeys(finding.remedy for finding in errors)))

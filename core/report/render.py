@@ -6,7 +6,6 @@ import csv
 import html
 import io
 import json
-import unicodedata
 from typing import Literal
 
 from rich import box
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from core.report.table import Cell, Column, Table
 from core.report.templating import fill
+from core.report.visible import visible
 
 Format = Literal["text", "json", "csv", "markdown", "html"]
 
@@ -59,7 +59,7 @@ def shown(cell: Cell, column: Column) -> str:
         return "yes" if cell else "no"
     if isinstance(cell, float):
         return _significant(cell) if column.digits is None else f"{cell:.{column.digits}f}"
-    return _without_controls(str(cell))
+    return visible(str(cell), keep="\n")
 
 
 def _significant(number: float) -> str:
@@ -67,15 +67,10 @@ def _significant(number: float) -> str:
     return f"{number:.0f}" if number.is_integer() and abs(number) < _LARGEST_WHOLE else f"{number:.6g}"
 
 
-def _without_controls(text: str) -> str:
-    """Replace control and direction characters: a cell may come from a stranger's file and must not drive the terminal."""
-    return "".join("�" if unicodedata.category(c) in {"Cc", "Cf", "Cs"} and c != "\n" else c for c in text)
-
-
 def _text(table: Table, width: int) -> str:
     rows = [[shown(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
     drawn = RichTable(
-        title=Text(_without_controls(table.title)),
+        title=Text(visible(table.title)),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -89,7 +84,7 @@ def _text(table: Table, width: int) -> str:
     with console.capture() as capture:
         console.print(drawn)
         for note in table.notes:
-            console.print(Text(f"  {_without_controls(note)}"))
+            console.print(Text(f"  {visible(note)}"))
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
@@ -150,7 +145,7 @@ def _markdown(table: Table) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    escaped = html.escape(_without_controls(text).replace("\\", "\\\\"), quote=False)
+    escaped = html.escape(visible(text, keep="\n").replace("\\", "\\\\"), quote=False)
     for mark in "|`*[]":
         escaped = escaped.replace(mark, f"\\{mark}")
     return " ".join(escaped.splitlines())

@@ -70,6 +70,12 @@ def test_text_is_never_cut_and_never_drives_the_terminal(text: str, width: int) 
     assert "z" in drawn
 
 
+def test_a_control_character_is_shown_as_its_escape() -> None:
+    drawn = render(table_of("a\x1b[2Jb", "c\u202ed", title="\x07", notes=("\x9b",)), "text")
+    for shown in ("a\\x1b[2Jb", "c\\u202ed", "\\x07", "\\x9b"):
+        assert shown in drawn
+
+
 def test_long_words_are_folded_whole_into_narrow_text() -> None:
     word = "abcdefghijklmnopqrstuvwxyz" * 4
     drawn = render(table_of(*[word] * 4), "text", width=60)
