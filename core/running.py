@@ -9,13 +9,14 @@ from types import TracebackType
 from core.alerts.send import alert
 from core.config import Profile
 from core.contract import Stage
-from core.errors import EdgekilnError, Evicted, Interrupted, Terminated
+from core.errors import EdgekilnError, Evicted, Interrupted, Terminated, stop_of
 from core.events import Event, OnEvent, RunFailed, RunFinished, RunStarted, StageFinished, StageReused, ignore, tee
 from core.runs import RunRecord, RunStatus, runs, write_run
 from core.sinks import EventsFile, hide, hiding, log, secret_names
 from core.workspace import Workspace
 
 _STOPPED = (KeyboardInterrupt, Interrupted, Terminated, Evicted)
+_AGAIN = "Start the same command again; it goes on where this one stopped."
 
 
 class Recorder:
@@ -107,7 +108,7 @@ def _finish(recorder: Recorder, profile: Profile, on_event: OnEvent) -> None:
 
 
 def _fail(recorder: Recorder, profile: Profile, error: BaseException, on_event: OnEvent) -> None:
-    text = hide(str(error) or type(error).__name__, secret_names(profile))
+    text = hide(_text(error), secret_names(profile))
     # whoever pressed Ctrl-C or took the machine away knows it; only a failure is worth an alert
     if isinstance(error, _STOPPED) or not isinstance(error, Exception):
         recorder.finish(RunStatus.INTERRUPTED, text)
@@ -117,3 +118,9 @@ def _fail(recorder: Recorder, profile: Profile, error: BaseException, on_event: 
     told = RunFailed(run_id=recorder.record.run_id, profile=profile.name, code=code, error=text)
     on_event(told)
     alert(told, profile.alerts, on_event)
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"[interrupted] the program was told to exit with status {error.code}\nFix: {_AGAIN}"
+    return str(stop_of(error, _AGAIN) or error) or type(error).__name__

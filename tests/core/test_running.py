@@ -48,6 +48,28 @@ def test_a_failure_is_recorded_without_the_secret_in_it(
     assert b"hunter2" not in b"".join(path.read_bytes() for path in workspace.root.rglob("*.json*"))
 
 
+class TerminationSignal(BaseException):
+    """As Prefect's own, which core may not import."""
+
+
+@pytest.mark.parametrize(
+    ("stop", "told"),
+    [
+        (KeyboardInterrupt(), "[interrupted] Ctrl-C"),
+        (TerminationSignal(), "[terminated] SIGTERM"),
+        (SystemExit(1), "[interrupted] the program was told to exit with status 1"),
+    ],
+)
+def test_a_stop_is_recorded_in_two_lines_that_say_what_it_was(workspace: Workspace, stop: BaseException, told: str) -> None:
+    with pytest.raises(type(stop)), Recorded(workspace, PROFILE, "r1"):
+        raise stop
+    record = read_run(workspace, "r1")
+    assert record.status is RunStatus.INTERRUPTED
+    problem, remedy = (record.error or "").splitlines()
+    assert problem.startswith(told)
+    assert remedy.startswith("Fix: Start the same command again")
+
+
 def test_ctrl_c_marks_the_run_interrupted_and_alerts_nobody(workspace: Workspace, events: list[Event]) -> None:
     with pytest.raises(KeyboardInterrupt), Recorded(workspace, PROFILE, "r1", events.append):
         raise KeyboardInterrupt

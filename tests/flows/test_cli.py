@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from core.config import json_schema
 from core.workspace import locked, open_workspace
 from flows.cli import configuration
+from flows.cli.main import _known
 from flows.cli.main import run as run_here
 from tests.core import published_chain
 
@@ -115,6 +117,7 @@ def test_a_workspace_that_cannot_be_written_is_an_environment_error(tmp_path: Pa
 def test_too_little_disk_space_blocks_the_run(tmp_path: Path) -> None:
     done = edgekiln("env", "--workspace", tmp_path / "ws", "--set", "env.min_free_disk_gb=1e9")
     refused(done, 4, "env-blocked")
+    assert done.stderr.count("GB free <") == 1
 
 
 @pytest.mark.parametrize("command", ["run", "data"])
@@ -160,6 +163,78 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         ["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_reader_of_the_help_that_has_seen_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m flows.cli.main --help | head -1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [("init", "{}/mine"), ("config", "schema", "--output", "{}/schema.json")])
+def test_a_file_that_cannot_be_written_is_no_mistake_in_edgekiln(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    done = edgekiln(*(word.format(tmp_path / "file") for word in arguments))
+    refused(done, 4, "environment")
+    assert f"{tmp_path}/file" in done.stderr
+    assert "mistake" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_encoding_without_our_characters_is_no_error(encoding: str) -> None:
+    program = [sys.executable, "-m", "flows.cli.main", "models"]
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(program, cwd=ROOT, env=env, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"smollm2" in done.stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- 2>&- <&-"])
+def test_a_closed_stream_is_no_error(closed: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m flows.cli.main models {closed}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_is_told_with_its_place() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert "that holds .edgekiln" in str(_known(full, ["env"]))
+    assert "that holds here" in str(_known(full, ["env", "--workspace=here"]))
+    assert "that holds there" in str(_known(full, ["env", "--workspace", "there"]))
+    assert "that holds /a/b" in str(_known(OSError(errno.ENOSPC, "No space left on device", "/a/b"), ["env"]))
+
+
+def test_the_log_of_crashes_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path))
+    (tmp_path / "crash.log").write_bytes(b"x" * 2_000_000)
+    assert "see" in _known(ValueError("y"), ["env"]).remedy
+    kept = (tmp_path / "crash.log").read_text(encoding="utf-8")
+    assert len(kept) <= 1 << 20
+    assert kept.endswith("ValueError: y\n")
+
+
+def test_a_data_warning_says_what_is_wrong_and_drives_no_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    lines = [json.dumps({"prompt": f"What is {n}?"}) for n in range(20)]
+    lines[6] = '{"prompt": root:x:0'
+    lines[8] = json.dumps({"prompt": 5})
+    lines[9] = json.dumps({"prompt": "\x1b[2J", "messages": 5, "\x1b[2J": 1})
+    path.write_text("\n".join(lines), encoding="utf-8")
+    log = tmp_path / "log"
+    done = edgekiln("data", path, "--workspace", tmp_path / "ws", "--log-file", log)
+    assert done.returncode == 0, done.stderr
+    assert "prompts.jsonl:7: no JSON: Expecting value at column 12" in done.stderr
+    assert "root:x:0" in done.stderr
+    assert "prompt is not a text" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+    assert "data-json-broken" in log.read_text(encoding="utf-8")
 
 
 def test_an_unexpected_error_is_two_lines_and_its_traceback_lies_in_a_file(tmp_path: Path) -> None:
