@@ -11,7 +11,7 @@ from core.config import Profile
 from core.contract import Stage
 from core.errors import EdgekilnError, Evicted, Interrupted, Terminated, stop_of
 from core.events import Event, OnEvent, RunFailed, RunFinished, RunStarted, StageFinished, StageReused, ignore, tee
-from core.runs import RunRecord, RunStatus, runs, write_run
+from core.runs import RunRecord, RunStatus, as_killed, runs, write_run
 from core.sinks import EventsFile, hide, hiding, log, secret_names
 from core.workspace import Workspace
 
@@ -96,8 +96,8 @@ def _first_record(profile: Profile, run_id: str) -> RunRecord:
 def close_killed(workspace: Workspace) -> None:
     """Mark the records of runs that were killed as interrupted."""
     for record in runs(workspace):
-        if record.status is RunStatus.RUNNING:
-            write_run(workspace, record.model_copy(update={"status": RunStatus.INTERRUPTED, "error": "the run was killed"}))
+        if (killed := as_killed(record)) is not record:
+            write_run(workspace, killed)
 
 
 def _finish(recorder: Recorder, profile: Profile, on_event: OnEvent) -> None:

@@ -231,3 +231,12 @@ def find(workspace: Workspace, prefix: str) -> Artifact:
     raise ArtifactMissing(
         f"artifact {prefix!r} names {found} in {workspace.root}", remedy="Give a whole id; `edgekiln status` lists them."
     )
+
+
+def existing_workspace(root: Path) -> Workspace:
+    """Return a workspace that is there, creating and writing nothing; ArtifactMissing where there is none."""
+    if not (root / "artifacts").is_dir():
+        raise ArtifactMissing(
+            f"no workspace at {root}", remedy="Make one with `edgekiln run`, or name its folder with --workspace."
+        )
+    return Workspace(root.resolve())

@@ -11,8 +11,8 @@ from core.contract import Stage, Verdict
 from core.errors import GateRefused
 from core.events import Event, RunFailed, RunFinished, RunStarted, StageFinished, StageReused, parse_event
 from core.running import Recorded
-from core.runs import RunStatus, read_run
-from core.workspace import Workspace
+from core.runs import RunStatus, read_run, standing
+from core.workspace import Workspace, locked
 
 PROFILE = config.load("demo")
 PASSED = Verdict(passed=True)
@@ -82,3 +82,12 @@ def test_the_next_run_finds_one_that_was_killed(workspace: Workspace, tmp_path: 
     with Recorded(workspace, PROFILE, "next"):
         assert read_run(workspace, "killed").status is RunStatus.INTERRUPTED
     assert read_run(workspace, "killed").error == "the run was killed"
+
+
+def test_a_run_that_was_killed_is_seen_as_that_without_writing(workspace: Workspace) -> None:
+    with locked(workspace, "edgekiln run"):
+        Recorded(workspace, PROFILE, "killed").__enter__()
+        assert standing(workspace)[0].status is RunStatus.RUNNING
+    (seen,) = standing(workspace)
+    assert (seen.status, seen.error) == (RunStatus.INTERRUPTED, "the run was killed")
+    assert read_run(workspace, "killed").status is RunStatus.RUNNING
