@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cyclopts import Token
+
     from core.events import OnEvent
     from core.report.table import Table
     from core.workspace import Workspace
@@ -21,18 +25,25 @@ _NARROWEST = 60  # characters
 _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
 
 
+def _path(_type: type, tokens: Sequence[Token]) -> Path:
+    """Read a path of the command line: one that is empty is refused, `~` is the user's home."""
+    if not (named := tokens[0].value):
+        raise ValueError("the path is empty")
+    return Path(named).expanduser()
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """Options of every command."""
 
-    workspace: Path | None = None
+    workspace: Annotated[Path | None, Parameter(converter=_path)] = None
     "Folder for everything that is made; else EDGEKILN_WORKSPACE, else ./.edgekiln"
     json: Annotated[bool, Parameter(negative=())] = False
     "One JSON document on standard output, everything else on standard error"
     verbose: Annotated[bool, Parameter(alias="-v", negative=())] = False
     "Tell more on standard error"
-    log_file: Path | None = None
+    log_file: Annotated[Path | None, Parameter(converter=_path)] = None
     "Also write log lines to this file; it rotates"
 
 
@@ -73,7 +84,7 @@ def _log_to(path: Path) -> None:
 
 
 def tree(common: Common, force: tuple[str, ...] = ()) -> Workspace:
-    """Open the workspace; UsageError for a stage that does not exist."""
+    """Open the workspace, made where it is missing; UsageError for a stage that does not exist."""
     from core.config import workspace_root
     from core.contract import Stage, onward
     from core.errors import UsageError
@@ -82,7 +93,15 @@ def tree(common: Common, force: tuple[str, ...] = ()) -> Workspace:
     known = {stage.value for stage in Stage}
     if wrong := [name for name in force if name not in known]:
         raise UsageError(f"--force {wrong[0]} is no stage", remedy=f"Name one of {', '.join(Stage)}.")
-    return open_workspace(workspace_root(common.workspace), onward(force))
+    return open_workspace(workspace_root(common.workspace).expanduser(), onward(force))
+
+
+def shelf(common: Common) -> Workspace:
+    """Return the workspace for a command that only looks: nothing is created; ArtifactMissing where there is none."""
+    from core.config import workspace_root
+    from core.workspace import existing_workspace
+
+    return existing_workspace(workspace_root(common.workspace).expanduser())
 
 
 def answer(common: Common, document: Any, text: str) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pty
+import shlex
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from core.config import json_schema
+from core.events import ignore
+from core.promote import Pointer, promote
+from core.runs import RunRecord, RunStatus, write_run
 from core.workspace import locked, open_workspace
 from flows.cli import configuration
 from flows.cli.main import _known
@@ -265,6 +271,125 @@ def test_init_writes_a_profile_that_is_sound_and_never_overwrites_one(tmp_path: 
     refused(edgekiln("init", "mine", cwd=tmp_path), 2, "usage")
     assert (tmp_path / "mine.yaml").read_bytes() == before
     refused(edgekiln("init", "other", "--student", "gpt-9", cwd=tmp_path), 2, "usage")
+
+
+@pytest.mark.parametrize("name", ["", ".", "foo/", "-x", "journal", "a\nb", ".yaml", "x" * 81])
+def test_init_refuses_a_name_that_makes_no_file_one_could_name(name: str, tmp_path: Path) -> None:
+    refused(edgekiln("init", "--", name, cwd=tmp_path), 2, "usage")
+    refused(edgekiln("init", "mine", "--dataset", "", cwd=tmp_path), 2, "usage")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commands_that_init_prints_work_as_printed(tmp_path: Path) -> None:
+    done = edgekiln("init", "a b", cwd=tmp_path)
+    assert "edgekiln run --profile 'a b.yaml'" in done.stdout
+    check = next(shlex.split(line) for line in done.stdout.splitlines() if "config check" in line)
+    assert edgekiln(*check[1:], cwd=tmp_path).returncode == 0
+
+
+def test_init_takes_the_end_of_input_for_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, b"prompts.jsonl\n\x04")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with os.fdopen(theirs, encoding="utf-8") as terminal, monkeypatch.context() as changed:
+        changed.setattr(sys, "stdin", terminal)
+        assert run_here(["init", "mine"]) == 2
+    os.close(ours)
+    assert "no answer for teacher" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_card_of_the_users_spoils_no_other(tmp_path: Path) -> None:
+    (tmp_path / "edgekiln" / "models").mkdir(parents=True)
+    (tmp_path / "edgekiln" / "models" / "mine.yaml").write_text("roles: [cook]", encoding="utf-8")
+    for arguments in (["models"], ["init", "new"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli.main", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        told = " ".join((done.stdout + done.stderr).split())
+        assert "mine.yaml: roles.0:" in told
+        assert "smollm2-135m-instruct" in told or arguments == ["init", "new"]
+
+
+@pytest.mark.parametrize("command", ["status", "runs", "show abcd", "trace abcd"])
+def test_a_command_that_looks_makes_no_workspace(command: str, tmp_path: Path) -> None:
+    refused(edgekiln(*command.split(), cwd=tmp_path), 1, "artifact-missing")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_that_looks_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    workspace = open_workspace(tmp_path / "ws")
+    gguf, _ = published_chain.chain(workspace)
+    for folder in ("staging", "quarantine", "ledger", "current", "runs"):
+        (workspace.root / folder).rmdir()
+    before = sorted((path, path.stat().st_mtime_ns) for path in workspace.root.rglob("*"))
+    for command in (["status"], ["runs"], ["show", gguf.artifact_id.upper()], ["trace", gguf.artifact_id[:6]]):
+        assert run_here([*command, "--workspace", str(workspace.root)]) == 0, capsys.readouterr().err
+    assert sorted((path, path.stat().st_mtime_ns) for path in workspace.root.rglob("*")) == before
+
+
+def test_show_takes_the_beginning_of_a_run_and_guesses_nothing(tmp_path: Path) -> None:
+    workspace = open_workspace(tmp_path / "ws")
+    published_chain.chain(workspace)
+    write_run(
+        workspace,
+        RunRecord(
+            run_id="20260101T000000-abc", profile="demo", config={}, started_at=datetime.now(UTC), status=RunStatus.RUNNING
+        ),
+    )
+    where = ("--workspace", workspace.root)
+    done = edgekiln("show", "20260101t", *where)
+    assert done.returncode == 0, done.stderr
+    assert "the run was killed" in done.stdout
+    for guess in ("", "1", "2"):
+        refused(edgekiln("show", guess, *where), 1, "artifact-missing")
+
+
+def test_a_pointer_that_is_broken_or_leads_nowhere_is_a_row_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    workspace = open_workspace(tmp_path / "ws")
+    gguf, _ = published_chain.chain(workspace)
+    promote(workspace, "good", gguf, ignore)
+    workspace.pointer("bad").write_text("{", encoding="utf-8")
+    lost = Pointer(profile="lost", artifact_id="0" * 12, promoted_at=datetime.now(UTC))
+    workspace.pointer("lost").write_text(lost.model_dump_json(), encoding="utf-8")
+    assert run_here(["status", "--json", "--workspace", str(workspace.root)]) == 0
+    current = json.loads(capsys.readouterr().out)["current"]
+    assert {row["profile"]: row["state"] for row in current["rows"]} == {
+        "bad": "broken",
+        "good": "there",
+        "lost": "missing",
+    }
+    assert "bad.json" in current["notes"][0]
+    assert "makes it again" in current["notes"][1]
+
+
+def test_an_empty_workspace_name_is_refused_and_a_tilde_is_the_home(tmp_path: Path) -> None:
+    refused(edgekiln("status", "--workspace", ""), 2, "usage")
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", "env", "--workspace=~/ws"],
+        cwd=ROOT,
+        env={**os.environ, "HOME": str(tmp_path), "EDGEKILN_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ws" / "artifacts" / "env").is_dir()
 
 
 @pytest.mark.parametrize("profile", ["demo", "desktop", "pi5", "tutor-tinyllama", "assistant-qwen-bilingual"])
