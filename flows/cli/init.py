@@ -90,7 +90,7 @@ def init(
 def _path(name: str) -> Path:
     from core.errors import UsageError
 
-    path = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml").expanduser()
+    path = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if name.startswith("-") or not _NAME.fullmatch(path.stem) or path.stem == _RESERVED:
         raise UsageError(
             f"profile name {name!r}: letters, digits, '.', '_', '-' and spaces, a letter or digit first, 80 at most"

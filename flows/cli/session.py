@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -29,7 +30,16 @@ def _path(_type: type, tokens: Sequence[Token]) -> Path:
     """Read a path of the command line: one that is empty is refused, `~` is the user's home."""
     if not (named := tokens[0].value):
         raise ValueError("the path is empty")
-    return Path(named).expanduser()
+    return _at_home(Path(named))
+
+
+def _at_home(path: Path) -> Path:
+    from core.errors import UsageError
+
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: no such user's home is known", remedy="Write the path out.") from error
 
 
 @Parameter(name="*")
@@ -93,7 +103,7 @@ def tree(common: Common, force: tuple[str, ...] = ()) -> Workspace:
     known = {stage.value for stage in Stage}
     if wrong := [name for name in force if name not in known]:
         raise UsageError(f"--force {wrong[0]} is no stage", remedy=f"Name one of {', '.join(Stage)}.")
-    return open_workspace(workspace_root(common.workspace).expanduser(), onward(force))
+    return open_workspace(_at_home(workspace_root(common.workspace)), onward(force))
 
 
 def shelf(common: Common) -> Workspace:
@@ -101,14 +111,24 @@ def shelf(common: Common) -> Workspace:
     from core.config import workspace_root
     from core.workspace import existing_workspace
 
-    return existing_workspace(workspace_root(common.workspace).expanduser())
+    return existing_workspace(_at_home(workspace_root(common.workspace)))
+
+
+def from_here(text: str) -> str:
+    """Return a text with its paths as a person writes them: from the current folder, else from `~`."""
+    here, home = str(Path.cwd()), str(Path.home())
+    for folder, below, itself in ((here, "", "."), (home, "~/", "~")):
+        if folder != "/":
+            word = rf"(?<![^\s'\"=]){re.escape(folder)}"
+            text = re.sub(rf"{word}(?![^\s'\",;])", itself, re.sub(rf"{word}/(?=[^\s/])", below, text))
+    return text
 
 
 def answer(common: Common, document: Any, text: str) -> None:
     """Print the answer on standard output: the text, or with --json the document."""
     import json
 
-    print(json.dumps(document, indent=1, ensure_ascii=False, default=str) if common.json else text)
+    print(json.dumps(document, indent=1, ensure_ascii=False, default=str) if common.json else from_here(text))
 
 
 def answer_table(common: Common, table: Table) -> None:
@@ -122,4 +142,7 @@ def drawn(table: Table) -> str:
     """Return a table as text, as wide as the terminal; beside a terminal as wide as the renderer's default."""
     from core.report.render import DEFAULT_WIDTH, render
 
-    return render(table, "text", width=max(_NARROWEST, get_terminal_size((DEFAULT_WIDTH, 0)).columns))
+    rows = tuple(tuple(from_here(cell) if isinstance(cell, str) else cell for cell in row) for row in table.rows)
+    told = {"title": from_here(table.title), "rows": rows, "notes": tuple(map(from_here, table.notes))}
+    width = max(_NARROWEST, get_terminal_size((DEFAULT_WIDTH, 0)).columns)
+    return render(table.model_copy(update=told), "text", width=width)

@@ -23,6 +23,7 @@ from core.contract import Severity, Stage
 from core.events import Event
 from core.report.visible import visible
 from core.sinks import describe, level_of
+from flows.cli.session import from_here
 
 _CALM_S = 30.0
 _SHOW_AFTER_S = 1.0
@@ -67,7 +68,7 @@ class Terminal:
         if (_told_later(event) or isinstance(event, events.StageStarted)) and not self._verbose:
             return  # the line at the end of a stage tells of it
         mark = _MARKS.get(level_of(event), "  ")
-        self._console.print(mark + escape(describe(event)))
+        self._console.print(mark + escape(from_here(describe(event))))
 
     def _move(self, task: str, done: float, total: float | None, unit: str) -> None:
         name = task.split(",", maxsplit=1)[0]

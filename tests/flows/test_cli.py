@@ -23,6 +23,7 @@ from core.workspace import locked, open_workspace
 from flows.cli import configuration
 from flows.cli.main import _known
 from flows.cli.main import run as run_here
+from flows.cli.session import from_here
 from tests.core import published_chain
 
 ROOT = Path(__file__).parents[2]
@@ -380,6 +381,7 @@ def test_a_pointer_that_is_broken_or_leads_nowhere_is_a_row_of_its_own(
 
 def test_an_empty_workspace_name_is_refused_and_a_tilde_is_the_home(tmp_path: Path) -> None:
     refused(edgekiln("status", "--workspace", ""), 2, "usage")
+    refused(edgekiln("status", "--workspace", "~nosuchuser/ws"), 2, "usage")
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli.main", "env", "--workspace=~/ws"],
         cwd=ROOT,
@@ -390,6 +392,26 @@ def test_an_empty_workspace_name_is_refused_and_a_tilde_is_the_home(tmp_path: Pa
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "ws" / "artifacts" / "env").is_dir()
+
+
+def test_paths_are_told_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for told, written in {
+        f"files: {tmp_path}/here/ws/a b": "files: ws/a b",
+        f"--workspace {tmp_path}/here": "--workspace .",
+        f"'{tmp_path}/here/a b'": "'a b'",
+        f"{tmp_path}/hereafter/x": "~/hereafter/x",
+        f"{tmp_path}": "~",
+        f"/x{tmp_path}/here/y": f"/x{tmp_path}/here/y",
+        "no path": "no path",
+    }.items():
+        assert from_here(told) == written
+    workspace = open_workspace(Path("ws"))
+    gguf, _ = published_chain.chain(workspace)
+    done = edgekiln("show", gguf.artifact_id, "--workspace", "ws", cwd=tmp_path / "here")
+    assert f"files: ws/artifacts/export/{gguf.artifact_id}" in done.stdout
 
 
 @pytest.mark.parametrize("profile", ["demo", "desktop", "pi5", "tutor-tinyllama", "assistant-qwen-bilingual"])
