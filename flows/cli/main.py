@@ -116,7 +116,7 @@ def _known(error: BaseException, argv: Sequence[str]) -> EdgekilnError:
             text = " ".join(str(error).split())
             return UsageError(text, remedy=f"See {_command([*_words(argv), '--help'])}")
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            where = error.filename or _workspace(argv)
+            where = error.filename or f"{_workspace(argv)}, or where the output goes"
             return DiskFull(f"no space left on the device that holds {where}", remedy=f"Free some space. {again}")
         case OSError(filename=str() as path):
             log = _keep(error)
