@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
-from core.config import read_yaml, shipped, user_folder
+from core.config import Profile, shipped, user_folder
 from core.contract import Contract, Sha256
 from core.errors import BadConfig
+from core.field_types import VariableName
+from core.yaml_file import read_yaml
 
 
 class PackagedGguf(Contract):
@@ -30,7 +33,7 @@ class HubModel(Contract):
     kind: Literal["hub"] = "hub"
     repo: str
     revision: str = "main"
-    token_env: str | None = None
+    token_env: VariableName | None = None
 
 
 class LocalModel(Contract):
@@ -73,6 +76,12 @@ class DeviceCard(Contract):
     llama_bench: str = "llama-bench"
     description: str = ""
 
+    @model_validator(mode="after")
+    def _has_a_host(self) -> Self:
+        if self.kind == "ssh" and (not self.host or self.host.startswith("-")):
+            raise ValueError(f"host={self.host!r} names no machine: give a name your ssh configuration knows")
+        return self
+
 
 Card = TypeVar("Card", ModelCard, DeviceCard)
 
@@ -87,10 +96,55 @@ def device(name: str, beside: Path | None = None) -> DeviceCard:
     return _card(name, "devices", DeviceCard, beside)
 
 
+def check_cards(profile: Profile, beside: Path | None = None) -> None:
+    """Read every card a profile names and check that it fits its part; BadConfig names all that do not."""
+    mistakes: list[BadConfig] = []
+    for check in (_check_teacher, _check_student, _check_device):
+        try:
+            check(profile, beside)
+        except BadConfig as error:
+            mistakes.append(error)
+    if mistakes:
+        remedy = " ".join(dict.fromkeys(mistake.remedy for mistake in mistakes))
+        raise BadConfig("; ".join(mistake.problem for mistake in mistakes), remedy=remedy)
+
+
+def _check_teacher(profile: Profile, beside: Path | None) -> None:
+    card = model(profile.label.teacher, beside)
+    _require_role(card, "teacher", "label.teacher")
+    if card.source.kind == "endpoint" and profile.label.backend != "openai":
+        raise BadConfig(
+            f"label.teacher {card.name} lives behind an endpoint, label.backend is {profile.label.backend}",
+            remedy="Set label.backend to openai and give label.base_url.",
+        )
+
+
+def _check_student(profile: Profile, beside: Path | None) -> None:
+    card = model(profile.train.student, beside)
+    _require_role(card, "student", "train.student")
+    if card.source.kind == "endpoint":
+        raise BadConfig(
+            f"train.student {card.name} lives behind an endpoint, its weights are not here",
+            remedy="Name a student whose card gives a repository, a folder or a package.",
+        )
+
+
+def _check_device(profile: Profile, beside: Path | None) -> None:
+    device(profile.bench.device, beside)
+
+
+def _require_role(card: ModelCard, role: Literal["teacher", "student"], key: str) -> None:
+    if role not in card.roles:
+        raise BadConfig(
+            f"{key}={card.name}: its card has the roles {', '.join(card.roles)}",
+            remedy=f"Name a model that can be a {role}: edgekiln models.",
+        )
+
+
 def names(folder: Literal["models", "devices"], beside: Path | None = None) -> list[str]:
     """Return the names of all cards of a kind, sorted."""
     places = _places(folder, beside)
-    return sorted({path.stem for place in places if place.is_dir() for path in place.glob("*.yaml")})
+    return sorted({path.stem for place in places if place.is_dir() for path in place.glob("*.yaml") if path.is_file()})
 
 
 def _places(folder: str, beside: Path | None) -> list[Path]:
@@ -108,5 +162,10 @@ def _card(name: str, folder: Literal["models", "devices"], kind: type[Card], bes
     try:
         return kind.model_validate({"name": name, **read_yaml(path)})
     except ValidationError as error:
-        mistakes = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        mistakes = "; ".join(_described(detail) for detail in error.errors())
         raise BadConfig(f"{path}: {mistakes}", remedy="Mend the named keys in that file.") from error
+
+
+def _described(detail: ErrorDetails) -> str:
+    place = ".".join(map(str, detail["loc"]))
+    return f"{place}{': ' if place else ''}{detail['msg'].removeprefix('Value error, ')}"

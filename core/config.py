@@ -5,20 +5,23 @@ Model, device and preset files are read in catalogue.py. This is the only core m
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from core.contract import Contract, Limit
 from core.errors import BadConfig, ToolMissing, UnknownProfile
+from core.field_types import EndpointUrl, ProfileName, VariableName
+from core.yaml_file import parse_yaml, read_yaml
 
 
 class _OperationalMark:
@@ -27,11 +30,16 @@ class _OperationalMark:
 
 Operational = _OperationalMark()
 
-MAX_CONFIG_BYTES = 1 << 20
+_MAX_SEED = 2**32 - 1  # what numpy takes
+_MAX_AGE_S = 1e9
+_SHOWN_CHARS = 200
+_SECRETIVE = ("_env", "_envs", "_url")  # a value put here by mistake may be the secret itself, so it is never repeated
 
 
 class Section(Contract):
-    """A stage's part of the profile."""
+    """A stage's part of the profile; its numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     def shaping(self) -> dict[str, Any]:
         """Return the fields that shape the artifact, without the operational ones, as JSON values."""
@@ -53,7 +61,9 @@ def _shaping(model: BaseModel) -> dict[str, Any]:
 class EnvConfig(Section):
     """What the machine must have."""
 
-    max_age_s: Annotated[float, Operational] = Field(default=3600.0, ge=0, description="Reuse a report younger than this")
+    max_age_s: Annotated[float, Operational] = Field(
+        default=3600.0, ge=0, le=_MAX_AGE_S, description="Reuse a report younger than this"
+    )
     min_free_disk_gb: float = Field(default=3.0, ge=0, description="Free space the workspace needs")
     min_ram_gb: float = Field(default=3.0, ge=0, description="RAM the job needs, cgroup limit counted")
     needs_cuda: bool = Field(default=False, description="Stop when no CUDA GPU is usable")
@@ -84,11 +94,13 @@ class LabelConfig(Section):
 
     teacher: str = Field(description="A teacher of configs/models")
     backend: Literal["llama-cpp", "openai"] = Field(default="llama-cpp", description="In process, or an endpoint")
-    base_url: Annotated[str | None, Operational] = Field(default=None, description="Endpoint, for backend openai")
-    api_key_env: Annotated[str | None, Operational] = Field(default=None, description="NAME of the variable with the key")
+    base_url: Annotated[EndpointUrl | None, Operational] = Field(default=None, description="Endpoint, for backend openai")
+    api_key_env: Annotated[VariableName | None, Operational] = Field(
+        default=None, description="NAME of the variable with the key"
+    )
     temperature: float = Field(default=0.0, ge=0, le=2)
     max_tokens: int = Field(default=96, ge=1, le=8192, description="Completion tokens at most")
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, le=_MAX_SEED)
     context_distillation: bool = Field(
         default=False, description="The student's record is written without hint and context"
     )
@@ -96,6 +108,12 @@ class LabelConfig(Section):
     attempts: Annotated[int, Operational] = Field(default=3, ge=1, le=10)
     concurrency: Annotated[int, Operational] = Field(default=4, ge=1, le=256)
     timeout_s: Annotated[float, Operational] = Field(default=120.0, gt=0)
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> Self:
+        if self.backend == "openai" and self.base_url is None:
+            raise ValueError("base_url is missing, backend is openai: give the address, such as http://127.0.0.1:8080/v1")
+        return self
 
 
 class LoraConfig(Section):
@@ -124,7 +142,7 @@ class TrainConfig(Section):
     warmup_steps: int = Field(default=2, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_length: int = Field(default=512, ge=16)
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, le=_MAX_SEED)
     checkpoint_steps: Annotated[int, Operational] = Field(
         default=10, ge=1, description="Optimiser steps between checkpoints"
     )
@@ -146,6 +164,15 @@ class ExportConfig(Section):
     )
     timeout_s: Annotated[float, Operational] = Field(default=7200.0, gt=0)
 
+    @model_validator(mode="after")
+    def _requires_what_is_made(self) -> Self:
+        if not self.required or (missing := [kind for kind in self.required if kind not in self.quantisations]):
+            named = f"required={list(missing if self.required else ())!r}"
+            raise ValueError(
+                f"{named} is no part of quantisations={list(self.quantisations)!r}: require a type that is made"
+            )
+        return self
+
 
 class BenchConfig(Section):
     """What is measured, where."""
@@ -156,7 +183,7 @@ class BenchConfig(Section):
     repetitions: int = Field(default=3, ge=1, description="Repetitions in one process start")
     process_starts: int = Field(default=2, ge=1, description="Process starts; the unit of evidence")
     threads: int | None = Field(default=None, ge=1, description="None takes every usable core")
-    max_age_s: Annotated[float, Operational] = Field(default=7 * 86_400.0, ge=0)
+    max_age_s: Annotated[float, Operational] = Field(default=7 * 86_400.0, ge=0, le=_MAX_AGE_S)
     limits: Annotated[tuple[Limit, ...], Operational] = Field(
         default=(), description="Limits on pp_tps.TYPE and tg_tps.TYPE"
     )
@@ -172,14 +199,14 @@ class IngestConfig(Section):
 class AlertConfig(Section):
     """Whom to tell, by the names of the variables that hold Apprise URLs."""
 
-    url_envs: Annotated[tuple[str, ...], Operational] = ()
+    url_envs: Annotated[tuple[VariableName, ...], Operational] = ()
     timeout_s: Annotated[float, Operational] = Field(default=20.0, gt=0)
 
 
 class Profile(Contract):
     """A whole job."""
 
-    name: str
+    name: ProfileName
     description: str
     env: EnvConfig = EnvConfig()
     data: DataConfig
@@ -265,7 +292,8 @@ def load(profile: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Pro
         problems += [_describe(detail) for detail in error.errors()]
     if problems:
         raise BadConfig(
-            f"{path.name}: " + "; ".join(problems), remedy=f"Mend the named keys; `edgekiln config check {profile}` tells."
+            f"{path.name}: " + "; ".join(problems),
+            remedy="Mend the named keys, in the file or in --set; all keys: edgekiln config schema",
         )
     return loaded
 
@@ -273,8 +301,9 @@ def load(profile: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Pro
 def find_profile(profile: str) -> Path:
     """Return the file of a profile named or given as a path; UnknownProfile when there is none."""
     if profile.endswith((".yaml", ".yml")):
-        if (path := Path(profile)).is_file():
-            return path
+        with contextlib.suppress(OSError):  # a name that is too long
+            if (path := Path(profile)).is_file():
+                return path
     elif profile in profile_names():
         own = user_folder() / "profiles" / f"{profile}.yaml"
         return own if own.is_file() else shipped("profiles") / f"{profile}.yaml"
@@ -284,23 +313,6 @@ def find_profile(profile: str) -> Path:
     raise UnknownProfile(f"profile {profile!r} is neither shipped nor a YAML file", remedy=f"Name another; {hint}")
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that must hold a mapping; BadConfig with line and column when it does not parse."""
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise BadConfig(f"{path} has > {MAX_CONFIG_BYTES} bytes", remedy="A configuration is small; name the right file.")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise BadConfig(f"{path} is not UTF-8 at byte {error.start}", remedy="Save the file as UTF-8.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise BadConfig(f"{path} is not YAML{where}", remedy="Mend that line.") from error
-    if not isinstance(tree, dict):
-        raise BadConfig(f"{path} holds no mapping of keys", remedy="Write `key: value` lines.")
-    return tree
-
-
 def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return dotted keys with their values; BadConfig for an entry that is not `key=value`."""
     if isinstance(overrides, Mapping):
@@ -308,13 +320,17 @@ def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[
     pairs = []
     for entry in overrides:
         key, sign, value = entry.partition("=")
-        if not sign or not key:
-            raise BadConfig(f"override {entry!r} is not key=value", remedy="Write --set train.lora.r=32")
+        if not sign or not all(part.strip() for part in key.split(".")):
+            raise BadConfig(f"override {_shortened(entry)!r} is not key=value", remedy="Write --set train.lora.r=32")
         try:
-            pairs.append((key.strip(), yaml.safe_load(value)))
-        except yaml.YAMLError as error:
-            raise BadConfig(f"override {entry!r}: the value is not YAML", remedy="Quote the value.") from error
+            pairs.append((key.strip(), parse_yaml(value)))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise BadConfig(f"override {_shortened(entry)!r}: the value is not YAML", remedy="Quote the value.") from error
     return pairs
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
 
 
 def _put(tree: dict[str, Any], dotted: str, value: Any) -> str | None:
@@ -328,13 +344,24 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> str | None:
     return None
 
 
+_PLAIN_WORDS = {"tuple_type": "is no list", "model_type": "is no section of keys", "string_type": "is no text"}
+
+
 def _describe(detail: ErrorDetails) -> str:
     key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_nearest(key)}"
-    if detail["type"] == "missing":
-        return f"{key}: missing"
-    return f"{key}={detail['input']!r}: {detail['msg']}"
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"{key}: unknown key{_nearest(key)}"
+        case "missing":
+            return f"{key}: missing"
+        case "value_error":
+            why = detail["msg"].removeprefix("Value error, ")
+        case kind:
+            why = _PLAIN_WORDS.get(kind, detail["msg"])
+    secretive = any(str(part).endswith(_SECRETIVE) for part in detail["loc"])
+    if secretive or isinstance(detail["input"], Mapping | BaseModel):
+        return f"{key}: {why}"
+    return f"{key}={_shortened(repr(detail['input']))}: {why}"
 
 
 def _nearest(key: str) -> str:

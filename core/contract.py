@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ArtifactId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
@@ -91,7 +91,7 @@ class Limit(Contract):
 
     metric: str
     op: Literal["<", "<=", ">", ">=", "=="]
-    value: float
+    value: FiniteFloat
 
 
 class LimitFailure(Contract):
@@ -151,7 +151,7 @@ class Artifact(Contract):
     tools: dict[str, str]
     files: tuple[FileRef, ...]
     content_digest: Sha256
-    metrics: dict[str, float] = {}
+    metrics: dict[str, FiniteFloat] = {}
     verdict: Verdict
     seal: Sha256
 

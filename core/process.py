@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import ProcessFailed, ToolMissing
@@ -38,7 +39,7 @@ def run(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as errors, (stdout or log).open("wb" if stdout else "ab") as output:
-        child = _start(argv, env, cwd, output.fileno(), errors.fileno())
+        child = _start(argv, env, cwd, (output.fileno(), errors.fileno()))
         try:
             status = _wait(child, timeout_s, on_tick)
         finally:
@@ -53,6 +54,23 @@ def run(
             f"{Path(argv[0]).name} ended with {_status_name(status)}: {_tail(log)}".rstrip(),
             remedy=f"Read {log}, mend what it names, then run the same command again.",
         )
+
+
+@contextmanager
+def beside(
+    argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program beside a block, in a session of its own, where Ctrl-C does not reach it; its group ends with the block.
+
+    `log` takes what it prints; `pass_fds` are the file descriptors it inherits. ToolMissing as `run`.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        child = _start(argv, env, None, (output.fileno(), output.fileno()), pass_fds)
+    try:
+        yield child
+    finally:
+        end_group(child)
 
 
 def capture(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None) -> str:
@@ -82,21 +100,26 @@ def capture(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | N
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
-    """Return the argument list that runs a module with this interpreter."""
-    return [sys.executable, "-m", module, *arguments]
+    """Return the argument list that runs a module with this interpreter; a file of the current folder never takes its place."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def _start(
-    argv: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None, stdout: int, stderr: int
+    argv: Sequence[str],
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    streams: tuple[int, int],
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
+            stdout=streams[0],
+            stderr=streams[1],
             env=_environment(env),
             cwd=cwd,
+            pass_fds=pass_fds,
             start_new_session=True,
         )
     except FileNotFoundError as error:

@@ -25,7 +25,7 @@ from core.nouns import (
 )
 from core.report.table import Cell, Column, Table
 from core.runs import RunRecord, standing
-from core.workspace import MANIFEST, Workspace, artifacts, read_manifest
+from core.workspace import MANIFEST, Workspace, artifacts, read_manifest, refuse_broken
 
 Line = tuple[Cell, ...]
 Figure = tuple[str, Cell, str, str]
@@ -89,6 +89,8 @@ def resolve(workspace: Workspace, what: str) -> RunRecord | StoredResult | Artif
             f"{what!r} is the beginning of {len(matches)} ids: {', '.join(list(everything)[:6])}",
             remedy="Give more of the id.",
         )
+    if len(what) >= _SHORTEST_BEGINNING:
+        refuse_broken(workspace, what)
     raise ArtifactMissing(
         f"no run, artifact or result in {workspace.root} is {what!r} or begins so (>= {_SHORTEST_BEGINNING} characters)",
         remedy="List the runs with `edgekiln runs`; `edgekiln show RUN` names its artifacts.",

@@ -64,7 +64,7 @@ class Workspace:
 
     def folder(self, stage: Stage, artifact_id: str) -> Path:
         """Return the folder an artifact has or would have."""
-        return confine(self.root / "artifacts" / stage.value, artifact_id)
+        return confine(self.root, f"artifacts/{stage.value}/{artifact_id}")
 
     def staging(self, stage: Stage, identity: str) -> Path:
         """Return the scratch folder of an artifact under work; the same for the same identity."""
@@ -169,6 +169,8 @@ def _parse(path: Path, noun: type[N]) -> N:
     except ValidationError as error:
         first = error.errors()[0]
         raise _broken(path, f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from error
+    except ValueError as error:  # NaN in a field of any kind, or text that is half a surrogate pair
+        raise _broken(path, f"it holds a value that was never written: {error}") from error
     if seal != artifact.seal:
         raise _broken(path, f"its seal is {artifact.seal[:12]}, its content says {seal[:12]}: it was edited")
     return artifact
@@ -223,10 +225,15 @@ def artifacts(workspace: Workspace, stage: Stage) -> list[Artifact]:
 
 
 def find(workspace: Workspace, prefix: str) -> Artifact:
-    """Return the one artifact whose id starts with `prefix`; ArtifactMissing when there is none or there are several."""
+    """Return the one artifact whose id starts with `prefix`; ArtifactMissing when there is none or there are several.
+
+    ManifestBroken when the only one has a manifest that cannot be trusted.
+    """
     matches = [a for stage in Stage for a in artifacts(workspace, stage) if a.artifact_id.startswith(prefix)]
     if len(matches) == 1:
         return matches[0]
+    if not matches:
+        refuse_broken(workspace, prefix)
     found = ", ".join(f"{a.stage.value} {a.artifact_id}" for a in matches[:5]) or "nothing"
     raise ArtifactMissing(
         f"artifact {prefix!r} names {found} in {workspace.root}", remedy="Give a whole id; `edgekiln status` lists them."
@@ -240,3 +247,11 @@ def existing_workspace(root: Path) -> Workspace:
             f"no workspace at {root}", remedy="Make one with `edgekiln run`, or name its folder with --workspace."
         )
     return Workspace(root.resolve())
+
+
+def refuse_broken(workspace: Workspace, prefix: str) -> None:
+    """Raise ManifestBroken when an artifact whose id starts with `prefix` has a manifest that cannot be trusted."""
+    for stage in Stage:
+        for path in sorted((workspace.root / "artifacts" / stage.value).glob("*")):
+            if prefix and path.name.startswith(prefix):
+                read_manifest(workspace, stage, path.name, NOUNS[stage])

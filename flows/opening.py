@@ -12,7 +12,7 @@ from typing import Any
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 
-from core import config
+from core import catalogue, config
 from core.contract import onward
 from core.events import tee
 from core.promote import replay_journal
@@ -29,6 +29,7 @@ def opened(profile: str, overrides: Mapping[str, Any], workspace: str | None, fo
     root = config.workspace_root(workspace)
     tree = open_workspace(root, onward(force))
     beside = config.find_profile(profile).parent
+    catalogue.check_cards(loaded, beside)
     with logged(), locked(tree, f"edgekiln run --profile {profile}"):
         replay_journal(tree, tee(log, listener()))
         run_id = new_run_id()

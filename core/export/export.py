@@ -43,7 +43,6 @@ def export(
     A file that fails the gate is listed under `rejected` and not kept. BadConfig before any work; GateRefused, after
     publishing, when none of `export.required` is left.
     """
-    _check(config)
     card = _student_card(adapter, beside)
     toolchain = llama_cpp.ensure(on_event)
     order = Order(
@@ -65,15 +64,6 @@ def export(
         on_event(Note(stage=Stage.EXPORT, text="a file rejected earlier meets today's limit: exporting again"))
         model = produce(order, replace(workspace, force=workspace.force | {Stage.EXPORT}), on_event, work)
     return _judged(model, order.limits, config)
-
-
-def _check(config: ExportConfig) -> None:
-    missing = [kind for kind in config.required if kind not in config.quantisations]
-    if missing or not config.required:
-        raise BadConfig(
-            f"export.required={list(config.required)!r} is no part of export.quantisations={list(config.quantisations)!r}",
-            remedy="Require at least one type that is made.",
-        )
 
 
 def _student_card(adapter: Adapter, beside: Path | None) -> ModelCard:

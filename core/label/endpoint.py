@@ -14,7 +14,9 @@ from core.config import LabelConfig, secret
 from core.errors import TeacherFailed, ToolMissing
 from core.label.ledger import Reply, Request
 from core.label.teachers import Trouble
+from core.sinks import hide
 
+_TOLD_CHARS = 300
 _NO_KEY = "none"  # local servers take any; the client wants some
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 
@@ -63,13 +65,20 @@ class EndpointTeacher:
         except openai.APITimeoutError:
             return Trouble(reason=f"no answer within label.timeout_s {self._config.timeout_s:g}", retryable=True)
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is not the JSON it says it is
-            return Trouble(reason=f"the connection or its answer broke: {_one_line(error)}", retryable=True)
+            return Trouble(
+                reason=f"{self._config.base_url}: the connection or its answer broke: {self._told(error)}", retryable=True
+            )
         return _reply(done, (time.perf_counter() - started) * 1000)
 
     def close(self) -> None:
         """Close the connections; requests in flight break at once."""
         self._connections.cut()
         self._client.close()
+
+    def _told(self, error: Exception) -> str:
+        """Return an error in one line; a server may repeat the key it was sent."""
+        named = self._config.api_key_env
+        return hide(" ".join(str(error).split()), [named] if named else [])[:_TOLD_CHARS]
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -92,12 +101,12 @@ class EndpointTeacher:
         if status in {401, 403}:
             named = self._config.api_key_env or "no variable: label.api_key_env is not set"
             raise TeacherFailed(
-                f"{self._config.base_url} refused the key with status {status}: {_one_line(error)}",
+                f"{self._config.base_url} refused the key with status {status}: {self._told(error)}",
                 remedy=f"Put a valid key into the environment variable that label.api_key_env names ({named}).",
             ) from error
         if status == 404:
             raise TeacherFailed(
-                f"{self._config.base_url} does not serve the model {self._model!r}: {_one_line(error)}",
+                f"{self._config.base_url} does not serve the model {self._model!r}: {self._told(error)}",
                 remedy=f"Mend label.base_url (it mostly ends in /v1) or the model's name in the card of {self._config.teacher}.",
             ) from error
         if error.code == "insufficient_quota":
@@ -106,7 +115,7 @@ class EndpointTeacher:
                 remedy="Pay, or wait, then run again: no answer is lost.",
             ) from error
         return Trouble(
-            reason=f"status {status}: {_one_line(error)}",
+            reason=f"status {status}: {self._told(error)}",
             retryable=status >= 500 or status in _RETRYABLE_STATUS,
             retry_after_s=retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC)),
         )
@@ -140,10 +149,6 @@ def _reply(done: Any, latency_ms: float) -> Reply | Trouble:
         completion_tokens=getattr(usage, "completion_tokens", None) or 0,
         latency_ms=latency_ms,
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def connect(card: ModelCard, config: LabelConfig) -> EndpointTeacher:

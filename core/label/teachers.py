@@ -50,11 +50,6 @@ def choose(config: LabelConfig, on_event: OnEvent, beside: Path | None) -> Choic
     card = catalogue.model(config.teacher, beside)
     identity = models.identity(card)
     if config.backend == "openai":
-        if config.base_url is None:
-            raise BadConfig(
-                "label.base_url is missing, label.backend is openai",
-                remedy="Give the endpoint's address, such as http://127.0.0.1:8080/v1.",
-            )
         return Choice(ref=models.ref(card), identity=identity, tools={})
     if isinstance(card.source, EndpointModel):
         raise BadConfig(

@@ -33,10 +33,7 @@ def check(
     from core import catalogue, config
 
     loaded = config.load(profile, changes)
-    beside = config.find_profile(profile).parent
-    catalogue.model(loaded.label.teacher, beside)
-    catalogue.model(loaded.train.student, beside)
-    catalogue.device(loaded.bench.device, beside)
+    catalogue.check_cards(loaded, config.find_profile(profile).parent)
     answer(common, loaded.model_dump(mode="json"), f"{profile} is sound: {loaded.description}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DEFAULT_COMMON = Common()
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,79}")  # it names files and pointers
-_RESERVED = "journal"  # lies beside the pointers
 _TEMPLATE = """\
 # A job of edgekiln. What is not named here keeps its default; all keys: edgekiln config schema
 description: {description}
@@ -88,15 +85,20 @@ def init(
 
 
 def _path(name: str) -> Path:
+    from pydantic import TypeAdapter, ValidationError
+
     from core.errors import UsageError
+    from core.field_types import ProfileName
 
     path = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
-    if name.startswith("-") or not _NAME.fullmatch(path.stem) or path.stem == _RESERVED:
+    try:
+        TypeAdapter(ProfileName).validate_python("" if name.startswith("-") else path.stem)
+    except ValidationError as error:
         raise UsageError(
-            f"profile name {name!r}: letters, digits, '.', '_', '-' and spaces, a letter or digit first, 80 at most"
-            f" ({_RESERVED!r} is taken)",
+            f"{name!r} names no profile: letters, digits, '.', '_', '-' and spaces, a letter or digit first, 80 at most;"
+            " not 'journal'",
             remedy="Choose another name, for example `edgekiln init mine`.",
-        )
+        ) from error
     if path.exists():
         raise UsageError(f"{path} exists already, it is not overwritten", remedy="Choose another name, or edit that file.")
     return path

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shlex
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.error import URLError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from flows.cli.session import Choice, Common, answer, begin, drawn, tree
@@ -21,7 +25,7 @@ _DEFAULT_COMMON = Common()
 _PREFECT = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "DO_NOT_TRACK": "1",
 }
 
 
@@ -49,7 +53,7 @@ def run(
     device
         Where the quantisations are measured
     """
-    from core import config
+    from core import catalogue, config
 
     sink = begin(common)
     named = {
@@ -60,7 +64,8 @@ def run(
     }
     changes = [f"{key}={json.dumps(value)}" for key, value in named.items() if value]
     overrides = (*changes, *choice.set)
-    config.load(choice.profile, overrides)  # a mistake in it is told before Prefect starts
+    # a mistake in the profile or its cards is told before Prefect starts
+    catalogue.check_cards(config.load(choice.profile, overrides), config.find_profile(choice.profile).parent)
     workspace = tree(common, choice.force)
     run_id = _through_prefect(choice, overrides, workspace, sink, verbose=common.verbose)
     _close(common, choice, workspace, run_id)
@@ -70,19 +75,21 @@ def _through_prefect(
     choice: Choice, overrides: tuple[str, ...], workspace: Workspace, sink: OnEvent, *, verbose: bool
 ) -> str:
     from core.config import profile_names
-    from core.events import Note
     from core.workspace import locked
 
     with locked(workspace, "edgekiln run"):
         pass  # a workspace in use is told before Prefect starts; the flow takes the lock again
     for name, value in _PREFECT.items():
         os.environ.setdefault(name, value if not (verbose and name.endswith("LEVEL")) else "WARNING")
+    held = ExitStack()
+    # before Prefect is imported, so that it runs after Prefect's own last words at the end of this process
+    atexit.register(held.close)
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     if url := PREFECT_API_URL.value():
         _reach(url)
     else:
-        sink(Note(stage=None, text="starting a Prefect server for this run; PREFECT_API_URL takes one that is running"))
+        _bring_up(held, sink)
     from flows.distill import distill
     from tasks.job import listening
 
@@ -98,6 +105,22 @@ def _through_prefect(
         )
 
 
+def _bring_up(held: ExitStack, sink: OnEvent) -> None:
+    """Start a server for this process and point Prefect to it; the flow is imported while it starts."""
+    from prefect.context import refresh_global_settings_context
+
+    from core.events import Note
+    from flows.cli.passing_server import passing_server, wait_for
+
+    sink(Note(stage=None, text="starting a Prefect server for this run; PREFECT_API_URL takes one that is running"))
+    url = held.enter_context(passing_server())
+    os.environ["PREFECT_API_URL"] = url
+    refresh_global_settings_context()
+    import flows.distill  # noqa: F401
+
+    wait_for(url)
+
+
 def _reach(url: str) -> None:
     from core.errors import ServiceError
 
@@ -105,9 +128,19 @@ def _reach(url: str) -> None:
         urlopen(f"{url.rstrip('/')}/health", timeout=10).close()  # noqa: S310 - the user's own setting
     except (URLError, OSError, ValueError) as error:
         raise ServiceError(
-            f"the Prefect server at PREFECT_API_URL={url} does not answer: {error}",
+            f"the Prefect server that PREFECT_API_URL names ({_place(url)}) does not answer: {_why(error)}",
             remedy="Start it with `prefect server start`, or unset PREFECT_API_URL.",
         ) from error
+
+
+def _place(url: str) -> str:
+    """Return a URL's host and port, without the password it may hold."""
+    return urlsplit(url).netloc.rpartition("@")[2] or "no host"
+
+
+def _why(error: Exception) -> str:
+    # a ValueError's text repeats the URL, and with it the password
+    return type(error).__name__ if isinstance(error, ValueError) else str(error)
 
 
 def _close(common: Common, choice: Choice, workspace: Workspace, run_id: str) -> None:
@@ -130,10 +163,12 @@ def _close(common: Common, choice: Choice, workspace: Workspace, run_id: str) ->
 def _pointers(choice: Choice, workspace: Workspace, record: RunRecord) -> list[str]:
     from core.contract import Stage
 
+    trace = ["edgekiln", "trace", record.artifacts[Stage.EXPORT], "--workspace", str(workspace.root)]
+    changed = ["--profile", choice.profile, "--workspace", str(workspace.root), "--set", "train.lora.r=32"]
     return [
         f"  run page:  {workspace.run_folder(record.run_id) / 'index.html'}",
         f"  workspace: {workspace.root}",
         f"  database:  {workspace.database}",
-        f"  next:      edgekiln trace {record.artifacts[Stage.EXPORT]} --workspace {workspace.root}",
-        f"             edgekiln run --profile {choice.profile} --set train.lora.r=32",
+        f"  next:      {shlex.join(trace)}",
+        f"             {shlex.join(['edgekiln', 'run', *changed])}",
     ]

@@ -75,7 +75,7 @@ def labeled(workspace: Workspace, rows: Dataset) -> LabeledDataset:
         "teacher": ModelRef(name="teacher", identity="sha256:def", parameters=None, licence="Apache-2.0"), "train_rows": 6,
         "held_out_rows": 3, "unanswered": 0, "asked": 9, "reused": 0, "prompt_tokens": 90, "completion_tokens": 45,
     }  # fmt: skip
-    config = LabelConfig(teacher="teacher", api_key_env="TEACHER_KEY", base_url="https://me:hunter2@teacher.example/v1")
+    config = LabelConfig(teacher="teacher", api_key_env="TEACHER_KEY", base_url="https://teacher.example/v1")
     order = Order(
         noun=LabeledDataset, stage=Stage.LABEL, version=1, config=config, parents=refs(rows), tools={"llama.cpp": "abc"}
     )

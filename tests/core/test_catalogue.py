@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from core import catalogue
+from core.config import load
 from core.errors import BadConfig
 
 
@@ -39,3 +40,32 @@ def test_a_bad_card_names_file_and_keys(tmp_path: Path) -> None:
     (tmp_path / "devices" / "mine.yaml").write_text("kind: telepathy\ncolour: red\n")
     with pytest.raises(BadConfig, match=r"mine\.yaml: kind: .*; colour: "):
         catalogue.device("mine", tmp_path)
+
+
+@pytest.mark.parametrize("host", ["null", '""', "-oProxyCommand=true"])
+def test_a_board_without_a_host_is_refused(tmp_path: Path, host: str) -> None:
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "mine.yaml").write_text(f"kind: ssh\nhost: {host}\n")
+    with pytest.raises(BadConfig, match="names no machine"):
+        catalogue.device("mine", tmp_path)
+
+
+def test_a_folder_that_is_named_like_a_card_is_none(tmp_path: Path) -> None:
+    (tmp_path / "models" / "mine.yaml").mkdir(parents=True)
+    assert "mine" not in catalogue.names("models", tmp_path)
+
+
+def test_every_card_that_does_not_fit_its_part_is_named_at_once() -> None:
+    changes = {"label.teacher": "tinyllama-1.1b-chat", "train.student": "qwen3-8b", "bench.device": "locall"}
+    with pytest.raises(BadConfig) as refused:
+        catalogue.check_cards(load("demo", changes))
+    text = str(refused.value)
+    assert "label.teacher=tinyllama-1.1b-chat: its card has the roles student" in text
+    assert "train.student=qwen3-8b: its card has the roles teacher" in text
+    assert "device 'locall' is not known" in text
+    assert "did you mean local?" in text
+
+
+def test_a_teacher_behind_an_endpoint_needs_its_backend() -> None:
+    with pytest.raises(BadConfig, match=r"qwen3-8b lives behind an endpoint, label\.backend is llama-cpp"):
+        catalogue.check_cards(load("demo", {"label.teacher": "qwen3-8b"}))

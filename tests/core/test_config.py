@@ -143,3 +143,78 @@ def test_the_json_schema_names_every_section() -> None:
         "ingest",
         "alerts",
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("name=journal", "is taken by edgekiln itself"),
+        ("name=../../x", "name"),
+        ("name=a/b", "name"),
+        ("env.max_age_s=.inf", "finite number"),
+        ("env.max_age_s=1e12", "less than or equal"),
+        ("train.min_gain=.nan", "finite number"),
+        ("train.seed=99999999999999999999999", "less than or equal"),
+        ("bench.limits=[{metric: tg_tps.Q8_0, op: '>', value: .inf}]", "finite number"),
+        ("label.base_url=junk", "is no http:// or https:// address"),
+        ("label.backend=openai", "base_url is missing"),
+        ("export.required=[Q6_K]", "is no part of quantisations"),
+        ("export.required=[]", "is no part of quantisations"),
+        ("data.sources=x", "is no list"),
+    ],
+)
+def test_a_value_that_would_fail_later_is_refused_at_once(profile: str, change: str, why: str) -> None:
+    with pytest.raises(BadConfig) as refused:
+        load(profile, [change])
+    assert why in refused.value.problem
+    assert change.partition("=")[0].partition(".")[0] in refused.value.problem
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "label.base_url=http://user:hunter2hunter2@teacher.example/v1",
+        "label.api_key_env=sk-hunter2hunter2",
+        "alerts.url_envs=[slack://hunter2hunter2]",
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_refused_and_not_repeated(profile: str, change: str) -> None:
+    with pytest.raises(BadConfig) as refused:
+        load(profile, [change])
+    assert "hunter2" not in str(refused.value)
+    assert change.partition("=")[0] in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["2020-13-45", "[" * 5000, "1" * 5000, "'"], ids=["date", "depth", "digits", "quote"])
+def test_a_value_that_yaml_cannot_read_is_a_configuration_error(profile: str, tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadConfig) as refused:
+        load(profile, [f"description={text}"])
+    assert len(str(refused.value)) < 500
+    (tmp_path / "bad.yaml").write_text(f"description: {text}\n")
+    with pytest.raises(BadConfig, match=r"bad\.yaml"):
+        load(str(tmp_path / "bad.yaml"))
+
+
+def test_two_values_for_one_key_are_refused_with_the_line(tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text("description: a\ntrain: {student: x}\ntrain: {student: y}\n")
+    with pytest.raises(BadConfig, match=r"line 3, column 1: the key 'train' stands twice"):
+        load(str(tmp_path / "twice.yaml"))
+
+
+def test_a_merge_key_may_stand_beside_its_own_values(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(
+        MINIMAL.replace("train: {student", "x: &x {r: 4}\ntrain: {lora: {<<: *x, r: 8}, student")
+    )
+    with pytest.raises(BadConfig, match="x: unknown key"):
+        load(str(tmp_path / "m.yaml"))
+
+
+@pytest.mark.parametrize("entry", [".train=5", "=5", "train..lora=1", "train"])
+def test_an_override_without_a_key_is_refused(profile: str, entry: str) -> None:
+    with pytest.raises(BadConfig, match="is not key=value"):
+        load(profile, [entry])
+
+
+def test_a_name_that_is_too_long_is_an_unknown_profile() -> None:
+    with pytest.raises(UnknownProfile):
+        load("x" * 300 + ".yaml")

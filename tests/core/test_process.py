@@ -15,7 +15,7 @@ import pytest
 from core.contract import Contract, Stage
 from core.errors import NoRowsLeft, ProcessFailed, ToolMissing
 from core.events import Event, Note, ignore
-from core.process import capture, python_module, run
+from core.process import beside, capture, python_module, run
 from core.worker_process import call
 
 
@@ -157,4 +157,18 @@ def test_kill_9_of_the_caller_takes_its_worker_along(worker: str, tmp_path: Path
 
 
 def test_python_module_uses_this_interpreter() -> None:
-    assert python_module("core.x", "a") == [sys.executable, "-m", "core.x", "a"]
+    assert python_module("core.x", "a") == [sys.executable, "-P", "-m", "core.x", "a"]
+
+
+def test_a_file_of_the_current_folder_never_takes_a_modules_place(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('my own random.py ran')")
+    run(python_module("tempfile"), log=tmp_path / "log", timeout_s=30, cwd=tmp_path)
+
+
+def test_a_program_beside_a_block_has_a_session_of_its_own_and_ends_with_the_block(tmp_path: Path) -> None:
+    ready, told = os.pipe()
+    program = f"import os, time; os.write({told}, b'x'); time.sleep(60)"
+    with beside([sys.executable, "-c", program], log=tmp_path / "log", pass_fds=(told,)) as child:
+        assert os.read(ready, 1) == b"x"
+        assert os.getsid(child.pid) == child.pid
+    assert child.returncode is not None

@@ -103,6 +103,7 @@ def edit(path: Path, key: str, value: object) -> None:
         ("rows", 999, "it was edited"),
         ("rows", "many", "rows: "),
         ("colour", "red", "colour: "),
+        ("config", {"x": float("nan")}, "never written"),
         ("artifact_id", "0" * 12, "folder's name"),
     ],
 )
@@ -121,6 +122,15 @@ def test_a_manifest_edited_by_hand_is_refused_and_redone(
         read_manifest(workspace, Stage.DATA, artifact.artifact_id, Dataset)
     assert artifacts(workspace, Stage.DATA) == []
     assert make(workspace, events).rows == 1
+
+
+def test_a_stage_folder_that_is_a_link_leads_nowhere(workspace: Workspace, events: list[Event], tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (workspace.root / "artifacts" / "data").symlink_to(outside)
+    with pytest.raises(PathEscapes):
+        make(workspace, events)
+    assert list(outside.iterdir()) == []
 
 
 def test_a_manifest_that_points_outside_is_refused(workspace: Workspace, events: list[Event]) -> None:

@@ -81,7 +81,7 @@ def test_an_artifact_is_traced_by_the_beginning_of_its_id(workspace: Workspace) 
 def test_no_address_of_the_teacher_and_no_name_of_a_key_is_told(workspace: Workspace) -> None:
     record, _ = finished_run(workspace)
     text = render(trace(workspace, record.run_id), "json")
-    assert "hunter2" not in text
+    assert "teacher.example" not in text
     assert "TEACHER_KEY" not in text
 
 

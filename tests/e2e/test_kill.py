@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from core.promote import current
@@ -39,6 +40,16 @@ def test_a_run_killed_in_every_stage_that_takes_time_ends_as_if_nothing_had_been
 ) -> None:
     job = WholeJob(finished.job.profile, tmp_path / "workspace", finished.job.environment)
     killed_and_finished(job, finished, list(KILLS))
+
+
+def test_ctrl_c_in_a_terminal_ends_the_run_soon(finished: Finished, tmp_path: Path) -> None:
+    job = WholeJob(finished.job.profile, tmp_path / "workspace", finished.job.environment)
+    assert job.kill_at(KILLS["label"], signal.SIGINT) == 130
+    assert not [process for process in psutil.process_iter(["environ"]) if _belongs_to(process, job)]
+
+
+def _belongs_to(process: psutil.Process, job: WholeJob) -> bool:
+    return (process.info["environ"] or {}).get("EDGEKILN_TEST_JOB") == str(job.root)
 
 
 @pytest.mark.full

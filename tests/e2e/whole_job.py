@@ -35,6 +35,8 @@ export: {quantisations: [Q8_0, Q4_0], max_loss_increase: 10}
 bench: {device: local, n_prompt: 16, n_gen: 4, repetitions: 1, process_starts: 1}
 """
 
+_END_S = 30  # seconds
+
 Told = Callable[[Mapping[str, Any]], bool]
 
 
@@ -93,16 +95,23 @@ class WholeJob:
         """Start, send the signal as soon as an event says so, and return the exit status."""
         before = set(self.root.glob("runs/*"))
         with subprocess.Popen(
-            self.command(), **self._place(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            self.command(),
+            **self._place(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         ) as child:
             for event in self._events(before, child):
                 if told(event):
-                    child.send_signal(number)
-                    return child.wait(60)
+                    os.killpg(child.pid, number)  # as a terminal does: every process of the group hears it
+                    return child.wait(_END_S)
         raise AssertionError(f"the run ended with {child.returncode} before it was killed")
 
     def _place(self) -> dict[str, Any]:
-        return {"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}}
+        return {
+            "cwd": ROOT,
+            "env": {**os.environ, "PYTHONPATH": str(ROOT), **self.environment, "EDGEKILN_TEST_JOB": str(self.root)},
+        }
 
     def _events(self, before: set[Path], child: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
         seen = 0

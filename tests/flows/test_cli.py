@@ -143,7 +143,8 @@ def test_a_manifest_edited_by_hand_is_not_shown_as_if_it_were_true(tmp_path: Pat
     refused(edgekiln("show", gguf.artifact_id, "--workspace", workspace.root), 1, "artifact-file-tampered")
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text(encoding="utf-8").replace("1.39", "0.39"), encoding="utf-8")
-    refused(edgekiln("show", gguf.artifact_id, "--workspace", workspace.root), 1, "artifact-missing")
+    refused(edgekiln("show", gguf.artifact_id, "--workspace", workspace.root), 1, "artifact-manifest-broken")
+    refused(edgekiln("trace", gguf.artifact_id, "--workspace", workspace.root), 1, "artifact-manifest-broken")
 
 
 def test_a_name_that_leads_out_of_the_workspace_finds_nothing(tmp_path: Path) -> None:

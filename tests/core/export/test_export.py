@@ -141,11 +141,6 @@ def test_a_file_over_its_limit_is_rejected_and_a_wider_limit_makes_it_again(
     assert started(wider) == 1
 
 
-def test_required_must_be_made(tiny_trained: Trained) -> None:
-    with pytest.raises(BadConfig, match=r"export\.required"):
-        tiny_trained.export(ExportConfig(quantisations=("Q4_0",), required=("Q8_0",)))
-
-
 def test_a_student_that_changed_since_training_is_refused(tiny_trained: Trained, tmp_path: Path) -> None:
     beside = tmp_path / "profile"
     shutil.copytree(tiny_trained.beside, beside)

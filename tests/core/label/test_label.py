@@ -15,7 +15,7 @@ import pytest
 from core.config import LabelConfig
 from core.contract import Stage
 from core.data.record import read_labeled
-from core.errors import BadConfig, DataError, Interrupted, NoRowsLeft, TeacherFailed, ToolMissing
+from core.errors import BadConfig, DataError, EdgekilnError, Interrupted, NoRowsLeft, TeacherFailed, ToolMissing
 from core.events import Note, Progress, Resumed, StageReused
 from core.files import read_json_lines
 from core.label.label import label
@@ -179,6 +179,19 @@ def test_what_no_retry_can_mend_is_told_once(
     assert label(make_dataset(workspace, make_rows(40)), wrong, workspace).unanswered == 0
 
 
+@pytest.mark.parametrize("status", [401, 422, 500])
+def test_a_key_that_the_endpoint_repeats_is_neither_told_nor_stored(
+    workspace, server, step, config, make_dataset, make_rows, monkeypatch, status
+) -> None:
+    monkeypatch.setenv("TEACHER_KEY", "sk-hunter2hunter2")
+    server.otherwise = step(status=status, text="bad key Bearer sk-hunter2hunter2")
+    echoed = config.model_copy(update={"api_key_env": "TEACHER_KEY", "attempts": 1})
+    with pytest.raises(EdgekilnError) as refused:
+        label(make_dataset(workspace, make_rows(10)), echoed, workspace)
+    assert "hunter2" not in str(refused.value)
+    assert not [path for path in workspace.root.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+
+
 def test_a_teacher_that_is_down_is_told_once_and_the_next_run_asks_what_is_missing(
     workspace, server, step, config, make_dataset, make_rows
 ) -> None:
@@ -225,8 +238,6 @@ def test_a_configuration_that_cannot_ask_is_refused_before_anything_happens(
     workspace, config, make_dataset, make_rows
 ) -> None:
     dataset = make_dataset(workspace, make_rows(8))
-    with pytest.raises(BadConfig, match="base_url"):
-        label(dataset, config.model_copy(update={"base_url": None}), workspace)
     with pytest.raises(BadConfig, match="behind an endpoint"):
         label(dataset, config.model_copy(update={"backend": "llama-cpp"}), workspace)
     with pytest.raises(ToolMissing, match="NOT_SET_ANYWHERE"):
