@@ -58,8 +58,16 @@ class Recorded:
     Needs the workspace's lock: a record that still says `running` is then known to be of a killed run.
     """
 
-    def __init__(self, workspace: Workspace, profile: Profile, run_id: str, listener: OnEvent = ignore) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        profile: Profile,
+        run_id: str,
+        listener: OnEvent = ignore,
+        started_with: str | None = None,
+    ) -> None:
         self._profile = profile
+        self._started_with = started_with
         self._run_id = run_id
         self._workspace = workspace
         self._listener = listener
@@ -67,7 +75,7 @@ class Recorded:
     def __enter__(self) -> OnEvent:
         """Open the run's record and its events file."""
         close_killed(self._workspace)
-        self.recorder = Recorder(self._workspace, _first_record(self._profile, self._run_id))
+        self.recorder = Recorder(self._workspace, _first_record(self._profile, self._run_id, self._started_with))
         self._file = EventsFile(self._workspace.run_folder(self._run_id) / "events.jsonl")
         sinks = tee(self._file, self.recorder, log, self._listener)
         self._on_event = hiding(secret_names(self._profile), sinks)
@@ -83,10 +91,11 @@ class Recorded:
                 _fail(self.recorder, self._profile, error, self._on_event)
 
 
-def _first_record(profile: Profile, run_id: str) -> RunRecord:
+def _first_record(profile: Profile, run_id: str, started_with: str | None) -> RunRecord:
     return RunRecord(
         run_id=run_id,
         profile=profile.name,
+        started_with=started_with,
         config=profile.model_dump(mode="json"),
         started_at=datetime.now(UTC),
         status=RunStatus.RUNNING,

@@ -24,10 +24,11 @@ class RunStatus(StrEnum):
 
 
 class RunRecord(Contract):
-    """A run; `error` is its two lines, `artifacts` what each finished stage gave."""
+    """A run; `error` is its two lines, `artifacts` what each finished stage gave, `started_with` the profile as it was named."""
 
     run_id: str
     profile: str
+    started_with: str | None = None
     config: dict[str, Any]
     started_at: AwareDatetime
     finished_at: AwareDatetime | None = None

@@ -24,9 +24,10 @@ def status(*, common: Common = _DEFAULT_COMMON) -> None:
     """Show what lies in the workspace and which model is current."""
     from core.contract import Stage, utc
     from core.report.render import as_document
-    from core.workspace import artifacts
+    from core.workspace import artifacts, broken
 
     workspace = shelf(common)
+    unreadable = broken(workspace)
     found = [artifact for stage in Stage for artifact in artifacts(workspace, stage)]
     made = _table(
         f"Artifacts in {workspace.root}",
@@ -34,7 +35,9 @@ def status(*, common: Common = _DEFAULT_COMMON) -> None:
         [
             (a.stage.value, a.artifact_id, utc(a.created_at), _verdict(a.verdict.passed), _mib([f.bytes for f in a.files]))
             for a in found
-        ],
+        ]
+        + [(stage.value, artifact_id, None, "broken", None) for stage, artifact_id in unreadable],
+        [f"{error.problem}. {error.remedy}" for error in unreadable.values()],
     )
     current = _current(workspace)
     document = {"artifacts": as_document(made), "current": as_document(current)}

@@ -77,6 +77,8 @@ def _open_streams() -> None:
 def run(argv: Sequence[str]) -> int:
     """Run a command line and return its exit status; every error is two lines on standard error."""
     signal.signal(signal.SIGTERM, _terminated)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
     try:
         app(list(argv), exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -89,6 +91,15 @@ def run(argv: Sequence[str]) -> int:
     except BaseException as error:  # noqa: BLE001 - the one boundary: nothing may pass it untold
         return _tell(error, argv)
     return 0
+
+
+_ctrl_c: list[KeyboardInterrupt] = []
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    # remembered, because a library that calls back into Python may wrap it in an error of its own
+    _ctrl_c.append(KeyboardInterrupt())
+    raise _ctrl_c[-1]
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
@@ -122,7 +133,7 @@ def _known(error: BaseException, argv: Sequence[str]) -> EdgekilnError:
             log = _keep(error)
             remedy = f"Make it readable and writable for you, or name another place. {again} (where it came up: {log})"
             return EnvironmentFault(f"{path}: {error.strerror}", remedy=remedy)
-    return stop_of(error, again) or _unexpected(error)
+    return stop_of(_ctrl_c[0] if _ctrl_c else error, again) or _unexpected(error)
 
 
 def _workspace(argv: Sequence[str]) -> str:

@@ -147,6 +147,29 @@ def test_a_manifest_edited_by_hand_is_not_shown_as_if_it_were_true(tmp_path: Pat
     refused(edgekiln("trace", gguf.artifact_id, "--workspace", workspace.root), 1, "artifact-manifest-broken")
 
 
+def test_status_names_an_artifact_whose_manifest_was_edited(tmp_path: Path) -> None:
+    workspace = open_workspace(tmp_path / "ws")
+    gguf, _ = published_chain.chain(workspace)
+    manifest = workspace.folder(gguf.stage, gguf.artifact_id) / "manifest.json"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace("1.39", "0.39"), encoding="utf-8")
+    done = edgekiln("status", "--json", "--workspace", workspace.root)
+    rows = {row["artifact"]: row["verdict"] for row in json.loads(done.stdout)["artifacts"]["rows"]}
+    assert rows[gguf.artifact_id] == "broken"
+
+
+def test_ctrl_c_that_a_library_wraps_in_an_error_of_its_own_is_still_a_stop() -> None:
+    program = (
+        "import os, signal, sys; from flows.cli import look, main\n"
+        "def status():\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt: pass\n"
+        "    raise ValueError('wrapped')\n"
+        "look.status = status; sys.exit(main.run(['status']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    refused(done, 130, "interrupted")
+
+
 def test_a_name_that_leads_out_of_the_workspace_finds_nothing(tmp_path: Path) -> None:
     refused(edgekiln("show", "../../etc/passwd", "--workspace", tmp_path / "ws"), 1, "artifact-missing")
 
