@@ -49,6 +49,8 @@ def validate(config: DataConfig, workspace: Workspace, on_event: OnEvent = ignor
         ),
     )
     dataset = produce(order, workspace, on_event, lambda content: _read_all(sources, config, content, on_event))
+    for finding in dataset.findings:  # a reused dataset tells them again
+        on_event(Found(stage=Stage.DATA, finding=finding))
     _refuse_bad(dataset, config)
     return dataset
 
@@ -62,9 +64,6 @@ def _read_all(sources: Sequence[Source], config: DataConfig, content: Path, on_e
         reading = _Pass(config, rejects, on_event)
         write_json_lines(path, (row.model_dump(mode="json") for row in reading.rows(sources)))
     _fill_empty_side(path, reading.kept)
-    findings = reading.findings()
-    for finding in findings:
-        on_event(Found(stage=Stage.DATA, finding=finding))
     kept, rejected = reading.kept.total(), reading.rejected.total()
     return Facts(
         own={
@@ -73,7 +72,7 @@ def _read_all(sources: Sequence[Source], config: DataConfig, content: Path, on_e
             "train_rows": reading.kept["train"],
             "held_out_rows": reading.kept["held_out"],
             "rejected": rejected,
-            "findings": findings,
+            "findings": reading.findings(),
         },
         metrics={"rows": kept, "rejected_share": rejected / (kept + rejected)},
         without_meaning=frozenset({"rejects.jsonl"}),
@@ -191,7 +190,7 @@ def _refuse_bad(dataset: Dataset, config: DataConfig) -> None:
     failed = {failure.limit.metric for failure in dataset.verdict.failures}
     remedy = dataset.findings[0].remedy if dataset.findings else "Add rows."
     if "rows" in failed:
-        problem = f"{dataset.rows} good rows < data.min_rows {config.min_rows}"
+        problem = f"{dataset.rows} good row{'' if dataset.rows == 1 else 's'} < data.min_rows {config.min_rows}"
         raise NoRowsLeft(f"{problem}{': ' if worst else ''}{worst}", remedy=f"{remedy} Or lower data.min_rows.")
     share = dataset.metrics["rejected_share"]
     raise BrokenRecord(

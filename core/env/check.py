@@ -50,7 +50,7 @@ class Examination:
 
 
 def check(profile: Profile, workspace: Workspace, beside: Path, on_event: OnEvent = ignore) -> EnvReport:
-    """Judge this machine for the profile's roles; BlockedByCheck names the first finding that stops the job."""
+    """Judge this machine for the profile's roles; BlockedByCheck names every finding that stops the job."""
     report = examine(profile, workspace, beside, on_event=on_event)
     refuse_blocked(report)
     return report
@@ -193,9 +193,9 @@ def _metrics(findings: Sequence[Finding], readings: Mapping[str, Reading]) -> di
 
 
 def refuse_blocked(report: EnvReport) -> None:
-    """Raise BlockedByCheck for the first error of a report, with its remedy."""
+    """Raise BlockedByCheck that names every error of a report, with its remedies."""
     errors = [finding for finding in report.findings if finding.severity is Severity.ERROR]
     if not errors:
         return
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    raise BlockedByCheck(f"{errors[0].code} {errors[0].where}: {errors[0].evidence}{more}", remedy=errors[0].remedy)
+    told = "; ".join(f"{finding.code} {finding.where}: {finding.evidence}" for finding in errors)
+    raise BlockedByCheck(told, remedy=" ".join(dict.fromkeys(finding.remedy for finding in errors)))

@@ -326,7 +326,7 @@ def test_requests_that_were_in_flight_at_a_kill_are_told(
         ledger.begin(first_request(rows[0], "endpoint:Qwen/Qwen3-8B", config))
     label(make_dataset(workspace, rows), config, workspace, events.append)
     notes = [event.text for event in events if isinstance(event, Note)]
-    assert notes == ["1 requests were under way when an earlier process ended; they are sent again"]
+    assert notes == ["1 request was under way when an earlier process ended; sent again"]
 
 
 def test_a_retry_after_header_is_read_as_seconds_or_a_date() -> None:
