@@ -51,6 +51,6 @@ def schema(*, output: Path | None = None, common: Common = _DEFAULT_COMMON) -> N
 
     text = json.dumps(json_schema(), indent=1, ensure_ascii=False)
     if output is None:
-        answer(common, json_schema(), text)
+        answer(common, json_schema(), text, exact=True)
     else:
         write_atomic(output, f"{text}\n".encode())

@@ -124,11 +124,15 @@ def from_here(text: str) -> str:
     return text
 
 
-def answer(common: Common, document: Any, text: str) -> None:
-    """Print the answer on standard output: the text, or with --json the document."""
+def answer(common: Common, document: Any, text: str, *, exact: bool = False) -> None:
+    """Print the answer on standard output: the text, or with --json the document.
+
+    An exact text is for a program too: its paths are not shortened.
+    """
     import json
 
-    print(json.dumps(document, indent=1, ensure_ascii=False, default=str) if common.json else from_here(text))
+    shown = text if exact else from_here(text)
+    print(json.dumps(document, indent=1, ensure_ascii=False, default=str) if common.json else shown)
 
 
 def answer_table(common: Common, table: Table) -> None:
