@@ -59,7 +59,7 @@ lint: setup ## lint, format, types, layers
 	$(BIN)/lint-imports
 
 test: lint ## the gate: lint, types, house rules, tests, coverage
-	@$(BIN)/python -m pytest -m "not full" --cov=core --cov-report=term:skip-covered --cov-fail-under=90
+	@$(BIN)/python -m pytest -m "not full" --numprocesses auto --maxprocesses 4 --dist loadgroup --cov=core --cov-report=term:skip-covered --cov-fail-under=90
 
 test-full: lint ## every test and the figures to reach, into tests/benchmarks/RESULTS.md
 	@status=0

@@ -38,6 +38,9 @@ from core.stage import Facts, Order, produce
 from core.workspace import Workspace, artifacts
 
 _VERSION = 2
+_COSTS_NO_MEMORY = frozenset(
+    {"num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm", "seed"}
+)
 
 
 @dataclass(frozen=True)
@@ -124,16 +127,17 @@ def refuse_unknown(skip: Iterable[str], given: Iterable[Capability]) -> None:
 
 
 def _asked(context: Context) -> str:
-    """Return the hash of what the answer depends on beside the machine: roles, the board, the profile's other sections."""
-    sections = {name: getattr(context.profile, name) for name in ("data", "label", "train", "export", "bench")}
-    board = context.remote_board
+    """Return the hash of what the answer depends on beside the machine: roles, board, services, what must fit and convert."""
+    board, label = context.remote_board, context.profile.label
+    train = context.profile.train.shaping()
     return digest_of(
         {
             "roles": sorted(context.roles),
             "board": board.model_dump(mode="json") if board else None,
-            "teacher": context.profile.label.base_url,
+            "teacher": [label.teacher, label.backend, label.base_url, label.api_key_env],
             "alerts": list(context.profile.alerts.url_envs),
-            **{name: section.shaping() for name, section in sections.items()},
+            "train": {name: value for name, value in train.items() if name not in _COSTS_NO_MEMORY},
+            "quantisations": list(context.profile.export.quantisations),
         }
     )
 

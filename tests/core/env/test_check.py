@@ -140,6 +140,15 @@ def test_a_probe_that_overruns_its_time_is_a_finding_and_the_rest_is_told(worksp
     )
 
 
+def test_only_what_the_answer_depends_on_has_the_machine_looked_at_again(workspace: Workspace) -> None:
+    first = check(profile(), workspace, BESIDE)
+    other = config.load("demo", {"bench.n_gen": 5, "train.learning_rate": 1e-3, "data.held_out_share": 0.3})
+    asked = profile().model_copy(update={"bench": other.bench, "train": other.train, "data": other.data})
+    assert check(asked, workspace, BESIDE) == first
+    longer = asked.model_copy(update={"train": asked.train.model_copy(update={"max_length": 1024})})
+    assert check(longer, workspace, BESIDE).artifact_id != first.artifact_id
+
+
 def test_an_unknown_check_to_skip_stops_before_anything_is_written(workspace: Workspace) -> None:
     with pytest.raises(BadConfig, match="dsk") as caught:
         check(profile(skip=["dsk"]), workspace, BESIDE)
