@@ -47,8 +47,9 @@ def _only(workspace) -> str:
 
 
 def test_every_prompt_gets_its_answer_in_the_order_of_the_dataset(
-    workspace, events, server, config, make_dataset, make_rows
+    workspace, events, server, step, config, make_dataset, make_rows
 ) -> None:
+    server.otherwise = step(wait_s=0.05)
     artifact = label(make_dataset(workspace, make_rows(16)), config, workspace, events.append)
     rows = list(read_labeled(workspace.folder(Stage.LABEL, artifact.artifact_id) / "train.jsonl"))
     assert [row.row_id for row in rows] == [f"r{i:03}" for i in range(16) if i % 4 != 3]
