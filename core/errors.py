@@ -289,6 +289,15 @@ class Terminated(EdgekilnError):
     exit_status = 143
 
 
+def stop_of(error: BaseException, again: str) -> Interrupted | Terminated | None:
+    """Return the error that stands for a stop from outside, None for any other; `again` is its remedy."""
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("Ctrl-C: stopped, what is finished is kept", remedy=again)
+    if type(error).__name__ == "TerminationSignal":  # Prefect's own, named so that Prefect need not be imported
+        return Terminated("SIGTERM: stopped, what is finished is kept", remedy=again)
+    return None
+
+
 def every_error() -> list[type[EdgekilnError]]:
     """Return the whole tree, root first."""
     found: list[type[EdgekilnError]] = [EdgekilnError]

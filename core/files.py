@@ -37,10 +37,13 @@ def digest_of(value: Any) -> str:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or all of the new; DiskFull when there is no space."""
+    """Write a file so that a reader sees the old content or all of the new; DiskFull when there is no space.
+
+    Any other OSError names the file that was asked for, not the scratch file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with disk_full_is_an_error(path.parent):
+    with disk_full_is_an_error(path.parent), _named(path):
         try:
             with scratch.open("wb") as stream:
                 stream.write(data)
@@ -50,6 +53,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         finally:
             scratch.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -106,8 +117,13 @@ def disk_full_is_an_error(where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DiskFull(
-                f"no space left on the device that holds {where}",
-                remedy="Free some space there or choose another place with --workspace, then run the same command again.",
-            ) from error
+            raise disk_full(where) from error
         raise
+
+
+def disk_full(where: Path) -> DiskFull:
+    """Return the error for a device without space."""
+    return DiskFull(
+        f"no space left on the device that holds {where}",
+        remedy="Free some space there or choose another place with --workspace, then run the same command again.",
+    )

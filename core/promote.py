@@ -183,7 +183,6 @@ def _read(path: Path, kind: type[C]) -> C | None:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        raise ManifestBroken(
-            f"{path}: {error.errors()[0]['msg']}", remedy=f"Remove {path.name}; the next run promotes anew."
-        ) from error
+    except (ValidationError, IsADirectoryError) as error:
+        why = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
+        raise ManifestBroken(f"{path}: {why}", remedy=f"Remove {path.name}; the next run promotes anew.") from error

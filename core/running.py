@@ -9,13 +9,14 @@ from types import TracebackType
 from core.alerts.send import alert
 from core.config import Profile
 from core.contract import Stage
-from core.errors import EdgekilnError, Evicted, Interrupted, Terminated
+from core.errors import EdgekilnError, Evicted, Interrupted, Terminated, stop_of
 from core.events import Event, OnEvent, RunFailed, RunFinished, RunStarted, StageFinished, StageReused, ignore, tee
-from core.runs import RunRecord, RunStatus, runs, write_run
+from core.runs import RunRecord, RunStatus, as_killed, runs, write_run
 from core.sinks import EventsFile, hide, hiding, log, secret_names
 from core.workspace import Workspace
 
 _STOPPED = (KeyboardInterrupt, Interrupted, Terminated, Evicted)
+_AGAIN = "Start the same command again; it goes on where this one stopped."
 
 
 class Recorder:
@@ -57,8 +58,16 @@ class Recorded:
     Needs the workspace's lock: a record that still says `running` is then known to be of a killed run.
     """
 
-    def __init__(self, workspace: Workspace, profile: Profile, run_id: str, listener: OnEvent = ignore) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        profile: Profile,
+        run_id: str,
+        listener: OnEvent = ignore,
+        started_with: str | None = None,
+    ) -> None:
         self._profile = profile
+        self._started_with = started_with
         self._run_id = run_id
         self._workspace = workspace
         self._listener = listener
@@ -66,7 +75,7 @@ class Recorded:
     def __enter__(self) -> OnEvent:
         """Open the run's record and its events file."""
         close_killed(self._workspace)
-        self.recorder = Recorder(self._workspace, _first_record(self._profile, self._run_id))
+        self.recorder = Recorder(self._workspace, _first_record(self._profile, self._run_id, self._started_with))
         self._file = EventsFile(self._workspace.run_folder(self._run_id) / "events.jsonl")
         sinks = tee(self._file, self.recorder, log, self._listener)
         self._on_event = hiding(secret_names(self._profile), sinks)
@@ -82,10 +91,11 @@ class Recorded:
                 _fail(self.recorder, self._profile, error, self._on_event)
 
 
-def _first_record(profile: Profile, run_id: str) -> RunRecord:
+def _first_record(profile: Profile, run_id: str, started_with: str | None) -> RunRecord:
     return RunRecord(
         run_id=run_id,
         profile=profile.name,
+        started_with=started_with,
         config=profile.model_dump(mode="json"),
         started_at=datetime.now(UTC),
         status=RunStatus.RUNNING,
@@ -95,8 +105,8 @@ def _first_record(profile: Profile, run_id: str) -> RunRecord:
 def close_killed(workspace: Workspace) -> None:
     """Mark the records of runs that were killed as interrupted."""
     for record in runs(workspace):
-        if record.status is RunStatus.RUNNING:
-            write_run(workspace, record.model_copy(update={"status": RunStatus.INTERRUPTED, "error": "the run was killed"}))
+        if (killed := as_killed(record)) is not record:
+            write_run(workspace, killed)
 
 
 def _finish(recorder: Recorder, profile: Profile, on_event: OnEvent) -> None:
@@ -107,7 +117,7 @@ def _finish(recorder: Recorder, profile: Profile, on_event: OnEvent) -> None:
 
 
 def _fail(recorder: Recorder, profile: Profile, error: BaseException, on_event: OnEvent) -> None:
-    text = hide(str(error) or type(error).__name__, secret_names(profile))
+    text = hide(_text(error), secret_names(profile))
     # whoever pressed Ctrl-C or took the machine away knows it; only a failure is worth an alert
     if isinstance(error, _STOPPED) or not isinstance(error, Exception):
         recorder.finish(RunStatus.INTERRUPTED, text)
@@ -117,3 +127,9 @@ def _fail(recorder: Recorder, profile: Profile, error: BaseException, on_event: 
     told = RunFailed(run_id=recorder.record.run_id, profile=profile.name, code=code, error=text)
     on_event(told)
     alert(told, profile.alerts, on_event)
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"[interrupted] the program was told to exit with status {error.code}\nFix: {_AGAIN}"
+    return str(stop_of(error, _AGAIN) or error) or type(error).__name__

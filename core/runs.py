@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from enum import StrEnum
 from typing import Any
 
@@ -23,10 +24,11 @@ class RunStatus(StrEnum):
 
 
 class RunRecord(Contract):
-    """A run; `error` is its two lines, `artifacts` what each finished stage gave."""
+    """A run; `error` is its two lines, `artifacts` what each finished stage gave, `started_with` the profile as it was named."""
 
     run_id: str
     profile: str
+    started_with: str | None = None
     config: dict[str, Any]
     started_at: AwareDatetime
     finished_at: AwareDatetime | None = None
@@ -58,3 +60,30 @@ def runs(workspace: Workspace) -> list[RunRecord]:
         except ValidationError:
             continue
     return sorted(found, key=lambda run: run.started_at, reverse=True)
+
+
+def as_killed(record: RunRecord) -> RunRecord:
+    """Return a record that still says `running` as that of a run which was killed; any other as it is."""
+    if record.status is not RunStatus.RUNNING:
+        return record
+    return record.model_copy(update={"status": RunStatus.INTERRUPTED, "error": "the run was killed"})
+
+
+def standing(workspace: Workspace) -> list[RunRecord]:
+    """Return all readable runs as they stand, newest first; what says `running` while nobody holds the lock was killed.
+
+    Nothing is written: the next run writes it down.
+    """
+    found = runs(workspace)
+    return found if _held(workspace) else [as_killed(record) for record in found]
+
+
+def _held(workspace: Workspace) -> bool:
+    try:
+        with (workspace.root / "lock").open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back as soon as the file is closed
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -30,7 +30,7 @@ from core.events import (
     parse_event,
 )
 from core.files import disk_full_is_an_error
-from core.printable import printable
+from core.report.visible import visible
 
 LOGGER = logging.getLogger("core")
 LOGGER.addHandler(logging.NullHandler())  # whoever runs core decides where its lines go
@@ -80,8 +80,9 @@ def level_of(event: Event) -> int:
 
 
 def describe(event: Event) -> str:
-    """Return an event as one line for a person."""
-    return printable(_of_run(event) or _of_stage(event) or _of_work(event) or _of_training(event))
+    """Return an event as text for a person, a line but for a note; what a stranger's file put into it is made visible."""
+    told = _of_run(event) or _of_stage(event) or _of_work(event) or _of_training(event)
+    return visible(told, keep="\n" if isinstance(event, Note) else "")
 
 
 def _of_run(event: Event) -> str:
@@ -128,7 +129,7 @@ def _of_work(event: Event) -> str:
             return event.text
         case Found():
             finding = event.finding
-            return f"{finding.code} at {finding.where}: {finding.evidence}. {finding.remedy}"
+            return f"{finding.code} at {finding.where}: {finding.cause}; {finding.evidence}. {finding.remedy}"
         case Resumed():
             return f"{event.stage.value} goes on after {event.done:g} {event.unit}"
         case _:

@@ -24,7 +24,7 @@ from core.nouns import (
     UnprovenQuantisation,
 )
 from core.report.table import Cell, Column, Table
-from core.runs import RunRecord, runs
+from core.runs import RunRecord, standing
 from core.section import Section
 from core.workspace import MANIFEST, Workspace, artifacts, read_manifest, refuse_broken
 
@@ -50,6 +50,7 @@ _SECTIONS: dict[Stage, type[Section]] = {
 _NOTE = "`comes from` names a field of the manifest unless it names a file; unknown means nobody could measure it"
 _LOSS = "nats/token"
 _SPEED = "tokens/s"
+_SHORTEST_BEGINNING = 4  # a shorter one would name something by chance
 
 
 def trace(workspace: Workspace, what: str) -> Table:
@@ -57,7 +58,7 @@ def trace(workspace: Workspace, what: str) -> Table:
 
     `what` is an id or the beginning of one. ArtifactMissing when nothing has it, or when several do, which are named.
     """
-    target = _resolve(workspace, what)
+    target = resolve(workspace, what)
     if isinstance(target, RunRecord):
         title, lines = f"run {target.run_id}", _run(workspace, target)
     elif isinstance(target, StoredResult):
@@ -67,16 +68,21 @@ def trace(workspace: Workspace, what: str) -> Table:
     return Table(title=f"Where {title} comes from", columns=_COLUMNS, rows=tuple(lines), notes=(_NOTE,))
 
 
-def _resolve(workspace: Workspace, what: str) -> RunRecord | StoredResult | Artifact:
+def resolve(workspace: Workspace, what: str) -> RunRecord | StoredResult | Artifact:
+    """Return the run, artifact or result with an id, or with one that begins so; upper and lower case are the same.
+
+    ArtifactMissing when nothing has it, or when several do, which are named.
+    """
+    what = what.lower()
     everything: dict[str, RunRecord | StoredResult | Artifact] = {}
     if what:
-        everything |= {f"run {run.run_id}": run for run in runs(workspace) if run.run_id.startswith(what)}
+        everything |= {f"run {run.run_id}": run for run in standing(workspace) if run.run_id.lower().startswith(what)}
         everything |= {
             _name(one): one for stage in Stage for one in artifacts(workspace, stage) if one.artifact_id.startswith(what)
         }
         everything |= {f"result {found.result_id[:16]}": found for found in queries.find_results(workspace, what)}
-    exact = [found for name, found in everything.items() if name.partition(" ")[2] == what]
-    matches = exact or list(everything.values())
+    exact = [found for name, found in everything.items() if name.partition(" ")[2].lower() == what]
+    matches = exact or (list(everything.values()) if len(what) >= _SHORTEST_BEGINNING else [])
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -84,9 +90,10 @@ def _resolve(workspace: Workspace, what: str) -> RunRecord | StoredResult | Arti
             f"{what!r} is the beginning of {len(matches)} ids: {', '.join(list(everything)[:6])}",
             remedy="Give more of the id.",
         )
-    refuse_broken(workspace, what)
+    if len(what) >= _SHORTEST_BEGINNING:
+        refuse_broken(workspace, what)
     raise ArtifactMissing(
-        f"no run, artifact or result in {workspace.root} begins with {what!r}",
+        f"no run, artifact or result in {workspace.root} is {what!r} or begins so (>= {_SHORTEST_BEGINNING} characters)",
         remedy="List the runs with `edgekiln runs`; `edgekiln show RUN` names its artifacts.",
     )
 
@@ -136,7 +143,7 @@ def _result(workspace: Workspace, result: StoredResult) -> Iterator[Line]:
     yield name, "threads", result.threads, "", f"{source}.threads"
     yield name, "depth", result.n_depth, "tokens", f"{source}.n_depth"
     yield name, "measured at", utc(result.measured_at), "", f"{source}.raw.0.test_time, or the manifest's created_at"
-    for record in runs(workspace):
+    for record in standing(workspace):
         if record.artifacts.get(Stage.BENCH) == run.artifact_id:
             made = "reused" if Stage.BENCH in record.reused else "made"
             yield name, "run", record.run_id, "", f"runs/{record.run_id}/run.json ({made} by profile {record.profile})"

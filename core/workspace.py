@@ -229,25 +229,31 @@ def artifacts(workspace: Workspace, stage: Stage) -> list[Artifact]:
     return sorted(found, key=lambda artifact: artifact.created_at)
 
 
-def find(workspace: Workspace, prefix: str) -> Artifact:
-    """Return the one artifact whose id starts with `prefix`; ArtifactMissing when there is none or there are several.
+def existing_workspace(root: Path) -> Workspace:
+    """Return a workspace that is there, creating and writing nothing; ArtifactMissing where there is none."""
+    if not (root / "artifacts").is_dir():
+        raise ArtifactMissing(
+            f"no workspace at {root}", remedy="Make one with `edgekiln run`, or name its folder with --workspace."
+        )
+    return Workspace(root.resolve())
 
-    ManifestBroken when the only one has a manifest that cannot be trusted.
-    """
-    matches = [a for stage in Stage for a in artifacts(workspace, stage) if a.artifact_id.startswith(prefix)]
-    if len(matches) == 1:
-        return matches[0]
-    if not matches:
-        refuse_broken(workspace, prefix)
-    found = ", ".join(f"{a.stage.value} {a.artifact_id}" for a in matches[:5]) or "nothing"
-    raise ArtifactMissing(
-        f"artifact {prefix!r} names {found} in {workspace.root}", remedy="Give a whole id; `edgekiln status` lists them."
-    )
+
+def broken(workspace: Workspace) -> dict[tuple[Stage, str], ManifestBroken]:
+    """Return what is wrong with each artifact whose manifest cannot be trusted, by stage and id."""
+    found: dict[tuple[Stage, str], ManifestBroken] = {}
+    for stage in Stage:
+        for path in sorted((workspace.root / "artifacts" / stage.value).glob("*")):
+            try:
+                read_manifest(workspace, stage, path.name, NOUNS[stage])
+            except ManifestBroken as error:
+                found[stage, path.name] = error
+            except ArtifactError:
+                continue
+    return found
 
 
 def refuse_broken(workspace: Workspace, prefix: str) -> None:
     """Raise ManifestBroken when an artifact whose id starts with `prefix` has a manifest that cannot be trusted."""
-    for stage in Stage:
-        for path in sorted((workspace.root / "artifacts" / stage.value).glob("*")):
-            if prefix and path.name.startswith(prefix):
-                read_manifest(workspace, stage, path.name, NOUNS[stage])
+    for (_, artifact_id), error in broken(workspace).items():
+        if artifact_id.startswith(prefix):
+            raise error

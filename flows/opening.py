@@ -33,7 +33,7 @@ def opened(profile: str, overrides: Mapping[str, Any], workspace: str | None, fo
     with logged(), locked(tree, f"edgekiln run --profile {profile}"):
         replay_journal(tree, tee(log, listener()))
         run_id = new_run_id()
-        with Recorded(tree, loaded, run_id, listener()) as on_event, listening(on_event):
+        with Recorded(tree, loaded, run_id, listener(), profile) as on_event, listening(on_event):
             yield Job(run_id=run_id, workspace=tree, profile=loaded, beside=beside, on_event=on_event)
 
 

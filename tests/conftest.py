@@ -17,6 +17,15 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares costly fixtures in one process, a file's tests and all of e2e, and begin with the longest."""
+    for item in items:
+        group = "e2e" if "e2e" in item.path.parts else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "workspace")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +18,13 @@ from core.benchdb import machine, projection
 from core.benchdb.migrate import check, migrate
 from core.contract import Stage
 from core.env.machine_bench import kept_runs
-from core.errors import DatabaseBroken, WorkspaceLocked
-from core.files import disk_full_is_an_error, sync_folder
+from core.errors import DatabaseBroken, DiskFull, WorkspaceLocked
+from core.files import disk_full, disk_full_is_an_error, sync_folder
 from core.nouns import BenchmarkRun
 from core.workspace import Workspace, artifacts
 
 _POLL_S = 0.05
+_DISK_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))  # DuckDB tells them in words, not as an OSError
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def write(workspace: Workspace, run: BenchmarkRun, lock_timeout_s: float) -> Wri
     """Put a run's results and lineage into the database in one transaction and publish the read copy.
 
     Where the database is missing, every other run of the workspace is put back first. WorkspaceLocked when another
-    writer holds the database longer than the timeout; DatabaseNewer, DatabaseBroken.
+    writer holds the database longer than the timeout; DatabaseNewer, DatabaseBroken, DiskFull.
     """
     with _held(workspace, lock_timeout_s) as deadline:
         if not workspace.database.exists():
@@ -166,7 +169,9 @@ def _broken_is_an_error(path: Path) -> Iterator[None]:
         raise _broken(path, error) from error
 
 
-def _broken(path: Path, error: duckdb.Error) -> DatabaseBroken:
+def _broken(path: Path, error: duckdb.Error) -> DatabaseBroken | DiskFull:
+    if any(reason in str(error) for reason in _DISK_FULL):
+        return disk_full(path.parent)
     return DatabaseBroken(
         f"{path}: {str(error).splitlines()[0]}",
         remedy="Run `edgekiln db rebuild`: it makes the database again from the artifacts.",

@@ -66,6 +66,8 @@ def validate(
     )
     read = _Read(sources, evaluation, decisions, student, order.identity()[:12])
     dataset = produce(order, workspace, on_event, lambda content: _work(read, config, content, on_event))
+    for finding in dataset.findings:  # a reused dataset tells them again
+        on_event(Found(stage=Stage.DATA, finding=finding))
     _refuse_bad(dataset, config, on_event)
     return dataset
 
@@ -138,8 +140,6 @@ def _work(read: _Read, config: DataConfig, content: Path, on_event: OnEvent) -> 
         *partly,
         *((not_at_hand(),) if read.student and not read.student.folder else ()),
     )
-    for finding in findings:
-        on_event(Found(stage=Stage.DATA, finding=finding))
     return _facts(intake, settlement, logs, findings)
 
 
@@ -219,7 +219,7 @@ def _refuse_bad(dataset: Dataset, config: DataConfig, on_event: OnEvent) -> None
     failed = {failure.limit.metric for failure in dataset.verdict.failures}
     remedy = errors[0].remedy if errors else "Add rows."
     if "rows" in failed:
-        problem = f"{dataset.rows} good rows < data.min_rows {config.min_rows}"
+        problem = f"{dataset.rows} good row{'' if dataset.rows == 1 else 's'} < data.min_rows {config.min_rows}"
         raise NoRowsLeft(f"{problem}{': ' if worst else ''}{worst}", remedy=f"{remedy} Or lower data.min_rows.")
     if "rejected_share" in failed:
         share = dataset.metrics["rejected_share"]

@@ -38,6 +38,9 @@ from core.stage import Facts, Order, produce
 from core.workspace import Workspace, artifacts
 
 _VERSION = 2
+_COSTS_NO_MEMORY = frozenset(
+    {"num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm", "seed"}
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Examination:
 
 
 def check(profile: Profile, workspace: Workspace, beside: Path, on_event: OnEvent = ignore) -> EnvReport:
-    """Judge this machine for the profile's roles; BlockedByCheck names the first finding that stops the job."""
+    """Judge this machine for the profile's roles; BlockedByCheck names every finding that stops the job."""
     report = examine(profile, workspace, beside, on_event=on_event)
     refuse_blocked(report)
     return report
@@ -124,16 +127,17 @@ def refuse_unknown(skip: Iterable[str], given: Iterable[Capability]) -> None:
 
 
 def _asked(context: Context) -> str:
-    """Return the hash of what the answer depends on beside the machine: roles, the board, the profile's other sections."""
-    sections = {name: getattr(context.profile, name) for name in ("data", "label", "train", "export", "bench")}
-    board = context.remote_board
+    """Return the hash of what the answer depends on beside the machine: roles, board, services, what must fit and convert."""
+    board, label = context.remote_board, context.profile.label
+    train = context.profile.train.shaping()
     return digest_of(
         {
             "roles": sorted(context.roles),
             "board": board.model_dump(mode="json") if board else None,
-            "teacher": context.profile.label.base_url,
+            "teacher": [label.teacher, label.backend, label.base_url, label.api_key_env],
             "alerts": list(context.profile.alerts.url_envs),
-            **{name: section.shaping() for name, section in sections.items()},
+            "train": {name: value for name, value in train.items() if name not in _COSTS_NO_MEMORY},
+            "quantisations": list(context.profile.export.quantisations),
         }
     )
 
@@ -193,9 +197,9 @@ def _metrics(findings: Sequence[Finding], readings: Mapping[str, Reading]) -> di
 
 
 def refuse_blocked(report: EnvReport) -> None:
-    """Raise BlockedByCheck for the first error of a report, with its remedy."""
+    """Raise BlockedByCheck that names every error of a report, with its remedies."""
     errors = [finding for finding in report.findings if finding.severity is Severity.ERROR]
     if not errors:
         return
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    raise BlockedByCheck(f"{errors[0].code} {errors[0].where}: {errors[0].evidence}{more}", remedy=errors[0].remedy)
+    told = "; ".join(f"{finding.code} {finding.where}: {finding.evidence}" for finding in errors)
+    raise BlockedByCheck(told, remedy=" ".join(dict.fromkeys(finding.remedy for finding in errors)))

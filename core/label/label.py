@@ -147,7 +147,8 @@ def _ask(plan: _Plan, config: LabelConfig, ledger: Ledger, on_event: OnEvent, be
     if not plan.open:
         return 0
     if plan.in_flight:
-        text = f"{plan.in_flight} requests were under way when an earlier process ended; they are sent again"
+        many = "request was" if plan.in_flight == 1 else "requests were"
+        text = f"{plan.in_flight} {many} under way when an earlier process ended; sent again"
         on_event(Note(stage=Stage.LABEL, text=text))
     teacher = open_teacher(config, on_event, beside)
     asker = Asker(teacher, ledger, config)

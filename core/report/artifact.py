@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from core.contract import Artifact, utc
 from core.promote import unmet
 from core.report.table import Cell, Column, Table
@@ -17,7 +19,7 @@ def artifact_table(artifact: Artifact) -> Table:
         ("made from", ", ".join(f"{ref.stage.value} {ref.artifact_id}" for ref in artifact.parents) or "nothing"),
         ("verdict", "passed" if artifact.verdict.passed else "failed"),
         *(("limit not met", reason) for reason in unmet(artifact)),
-        *((name, f"{value:.6g}") for name, value in sorted(artifact.metrics.items())),
+        *((name, _value(value)) for name, value in sorted(artifact.metrics.items())),
         *_own(artifact),
         ("files", len(artifact.files)),
         ("bytes", sum(ref.bytes for ref in artifact.files)),
@@ -36,7 +38,7 @@ def _value(value: object) -> Cell:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, tuple):
         return len(value)
     if isinstance(value, dict):

@@ -27,7 +27,7 @@ def closing_table(workspace: Workspace, gguf: GgufModel, run: BenchmarkRun) -> T
         Column(key="tg_tps", title=_title(run, prompt=False), unit="tokens/s", digits=1, align="right"),
         Column(key="origin", title="speeds"),
         Column(key="verdict", title="verdict"),
-        Column(key="file", title="file"),
+        Column(key="file", title="file", optional=True),
     )
     return Table(
         title=f"What came out: {gguf.student.name} on {run.device}",

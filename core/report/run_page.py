@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -180,4 +181,4 @@ def _next(record: RunRecord, made: _Made) -> str:
     receipt = made.of(IngestReceipt)
     if record.status is RunStatus.FINISHED and receipt and receipt.result_ids:
         return f"edgekiln trace {receipt.result_ids[0][:12]}"
-    return f"edgekiln run --profile {record.profile}"
+    return shlex.join(["edgekiln", "run", "--profile", record.started_with or record.profile])

@@ -14,13 +14,19 @@ Cell = StrictStr | StrictBool | StrictInt | FiniteFloat | None
 
 
 class Column(Contract):
-    """A column; `digits` are shown after the point, None shows six significant ones (JSON and CSV keep all)."""
+    """A column; `digits` are shown after the point, None shows six significant ones (JSON and CSV keep all).
+
+    `short` shows a large count with three digits, such as 803 M. An `optional` column is left out of a text that is too
+    narrow for all.
+    """
 
     key: str
     title: str
     unit: str = ""
     digits: int | None = Field(default=None, ge=0, le=12)
     align: Literal["left", "right"] = "left"
+    short: bool = False
+    optional: bool = False
 
     @property
     def head(self) -> str:

@@ -38,7 +38,7 @@ def check(
 
 
 @app.command
-def schema(*, output: Path | None = None) -> None:
+def schema(*, output: Path | None = None, common: Common = _DEFAULT_COMMON) -> None:
     """Print the JSON Schema of a profile, or write it to a file for an editor to use.
 
     Parameters
@@ -49,8 +49,8 @@ def schema(*, output: Path | None = None) -> None:
     from core.config import json_schema
     from core.files import write_atomic
 
-    text = json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(json_schema(), indent=1, ensure_ascii=False)
     if output is None:
-        print(text, end="")
+        answer(common, json_schema(), text, exact=True)
     else:
-        write_atomic(output, text.encode())
+        write_atomic(output, f"{text}\n".encode())

@@ -205,12 +205,13 @@ def _dataset(workspace: Workspace, what: str) -> Dataset:
     from core.contract import Stage
     from core.errors import ArtifactMissing
     from core.nouns import Dataset
-    from core.workspace import artifacts, find, verify
+    from core.trace import resolve
+    from core.workspace import artifacts, verify
 
-    made = [find(workspace, what)] if what else artifacts(workspace, Stage.DATA)
+    made = [resolve(workspace, what)] if what else artifacts(workspace, Stage.DATA)
     found = made[-1] if made else None
     if not isinstance(found, Dataset):
-        problem = f"{what} is a {found.stage.value} artifact" if found else f"no dataset in {workspace.root}"
+        problem = f"{what} is no dataset" if found else f"no dataset in {workspace.root}"
         raise ArtifactMissing(problem, remedy="Name a dataset; make one with `edgekiln data FILE`.")
     verify(workspace, found)
     return found

@@ -19,4 +19,8 @@ def rebuild(*, common: Common = _DEFAULT_COMMON) -> None:
     begin(common)
     workspace = tree(common)
     held = make_again(workspace, _LOCK_TIMEOUT_S)
-    answer(common, {"runs": held, "database": str(workspace.database)}, f"{workspace.database} holds {held} benchmark runs")
+    answer(
+        common,
+        {"runs": held, "database": str(workspace.database)},
+        f"{workspace.database} holds {held} benchmark run{'' if held == 1 else 's'}",
+    )

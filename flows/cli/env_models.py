@@ -51,14 +51,14 @@ def _table(ranking: Ranking) -> Table:
 
     columns = (
         Column(key="name", title="name"),
-        Column(key="roles", title="roles"),
+        Column(key="roles", title="roles", optional=True),
         Column(key="parameters", title="parameters", unit="M", digits=0, align="right"),
         Column(key="fits", title="fits"),
         Column(key="training_gib", title="training", unit="GiB", digits=1, align="right"),
         Column(key="largest_batch", title="largest batch", align="right"),
-        Column(key="inference_gib", title="inference", unit="GiB", digits=2, align="right"),
+        Column(key="inference_gib", title="inference", unit="GiB", digits=2, align="right", optional=True),
         Column(key="board_kind", title="best type"),
-        Column(key="source", title="from"),
+        Column(key="source", title="from", optional=True),
     )
     rows = tuple(_row(each, ranking.batch) for each in ranking.models)
     return Table(title=f"Models for {ranking.profile}", columns=columns, rows=rows, notes=ranking.notes)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.report.visible import visible
 from flows.cli.session import Common, answer
 
 if TYPE_CHECKING:
@@ -61,34 +62,46 @@ def init(
     device
         Where the quantisations are measured
     """
+    import shlex
+
     from core import catalogue
+    from flows.cli.look import known_cards
 
     path = _path(name)
+    cards, mistakes = known_cards()
+    for mistake in mistakes:
+        print(f"! {visible(mistake)}", file=sys.stderr)
+    roles = {role: [card.name for card in cards if role in card.roles] for role in ("teacher", "student")}
     chosen = {
         "dataset": _ask("dataset", dataset, "builtin:python-docs", None),
-        "teacher": _ask("teacher", teacher, "smollm2-135m-instruct", _models("teacher")),
-        "student": _ask("student", student, "smollm2-135m-instruct", _models("student")),
+        "teacher": _ask("teacher", teacher, "smollm2-135m-instruct", roles["teacher"]),
+        "student": _ask("student", student, "smollm2-135m-instruct", roles["student"]),
         "device": _ask("device", device, "local", catalogue.names("devices")),
     }
     _write(path, chosen)
-    next_commands = [f"edgekiln config check {path}", f"edgekiln run --profile {path}"]
+    next_commands = [shlex.join(["edgekiln", *words, str(path)]) for words in (("config", "check"), ("run", "--profile"))]
     text = f"{path} is written. Next:\n" + "\n".join(f"  {command}" for command in next_commands)
     answer(common, {"profile": str(path), **chosen, "next": next_commands}, text)
 
 
 def _path(name: str) -> Path:
+    from pydantic import TypeAdapter, ValidationError
+
     from core.errors import UsageError
+    from core.field_types import ProfileName
 
     path = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    try:
+        TypeAdapter(ProfileName).validate_python("" if name.startswith("-") else path.stem)
+    except ValidationError as error:
+        raise UsageError(
+            f"{name!r} names no profile: letters, digits, '.', '_', '-' and spaces, a letter or digit first, 80 at most;"
+            " not 'journal'",
+            remedy="Choose another name, for example `edgekiln init mine`.",
+        ) from error
     if path.exists():
         raise UsageError(f"{path} exists already, it is not overwritten", remedy="Choose another name, or edit that file.")
     return path
-
-
-def _models(role: str) -> list[str]:
-    from core import catalogue
-
-    return [name for name in catalogue.names("models") if role in catalogue.model(name).roles]
 
 
 def _ask(what: str, given: str | None, default: str, known: Sequence[str] | None) -> str:
@@ -99,10 +112,21 @@ def _ask(what: str, given: str | None, default: str, known: Sequence[str] | None
     if given is None:
         choices = f" ({', '.join(known)})" if known else ""
         print(f"{what}{choices} [{default}]: ", end="", file=sys.stderr, flush=True)
-        given = sys.stdin.readline().strip() or default
+        given = _line(what).strip() or default
+    if not given.strip():
+        raise UsageError(f"{what} is empty", remedy=f"Name one, or leave --{what} out: it is {default} then.")
     if known is not None and given not in known:
         raise UsageError(f"{what} {given!r} is not known", remedy=f"Choose one of {', '.join(known)}.")
     return given
+
+
+def _line(what: str) -> str:
+    from core.errors import UsageError
+
+    line = sys.stdin.readline()
+    if not line:
+        raise UsageError(f"no answer for {what}, nothing was written", remedy=f"Answer, or name it with --{what}.")
+    return line
 
 
 def _write(path: Path, chosen: dict[str, str]) -> None:

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flows.cli.session import Common, answer, answer_table, drawn, tree
+from flows.cli.session import Common, answer, answer_table, drawn, shelf
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from core.catalogue import ModelCard
     from core.report.table import Cell, Table
     from core.runs import RunRecord
     from core.workspace import Workspace
 
 _DEFAULT_COMMON = Common()
-_DIGITS = {"mib": 3}
+_DIGITS = {"mib": 1}
+_OPTIONAL = {"previous", "started", "reused", "hidden_size", "licence"}
+_SHORT = {"parameters"}
 
 
 def status(*, common: Common = _DEFAULT_COMMON) -> None:
     """Show what lies in the workspace and which model is current."""
     from core.contract import Stage, utc
     from core.report.render import as_document
-    from core.workspace import artifacts
+    from core.workspace import artifacts, broken
 
-    workspace = tree(common)
+    workspace = shelf(common)
+    unreadable = broken(workspace)
     found = [artifact for stage in Stage for artifact in artifacts(workspace, stage)]
     made = _table(
         f"Artifacts in {workspace.root}",
@@ -31,7 +35,9 @@ def status(*, common: Common = _DEFAULT_COMMON) -> None:
         [
             (a.stage.value, a.artifact_id, utc(a.created_at), _verdict(a.verdict.passed), _mib([f.bytes for f in a.files]))
             for a in found
-        ],
+        ]
+        + [(stage.value, artifact_id, None, "broken", None) for stage, artifact_id in unreadable],
+        [f"{error.problem}. {error.remedy}" for error in unreadable.values()],
     )
     current = _current(workspace)
     document = {"artifacts": as_document(made), "current": as_document(current)}
@@ -39,26 +45,45 @@ def status(*, common: Common = _DEFAULT_COMMON) -> None:
 
 
 def _current(workspace: Workspace) -> Table:
-    from core.contract import utc
-    from core.promote import current
-
     names = sorted(path.stem for path in (workspace.root / "current").glob("*.json") if path != workspace.journal)
-    pointers = [pointer for name in names if (pointer := current(workspace, name))]
-    return _table(
-        "Current models",
-        {"profile": "profile", "artifact": "artifact", "promoted": "promoted", "previous": "previous"},
-        [(p.profile, p.artifact_id, utc(p.promoted_at), p.previous or "none") for p in pointers],
+    rows, notes = [], []
+    for name in names:
+        row, note = _pointer(workspace, name)
+        rows.append(row)
+        notes += [f"{name}: {note}"] if note else []
+    titles = {"profile": "profile", "artifact": "artifact", "state": "state", "promoted": "promoted"}
+    return _table("Current models", {**titles, "previous": "previous"}, rows, notes)
+
+
+def _pointer(workspace: Workspace, name: str) -> tuple[tuple[Cell, ...], str]:
+    """Return a profile's row, and what is wrong with its pointer, empty when nothing is."""
+    from core.contract import Stage, utc
+    from core.errors import ArtifactError
+    from core.promote import current
+    from core.workspace import MANIFEST
+
+    try:
+        pointer = current(workspace, name)
+    except ArtifactError as error:
+        return (name, None, "broken", None, None), f"{error.problem}. {error.remedy}"
+    if pointer is None:
+        return (name, None, "gone", None, None), ""
+    there = (workspace.folder(Stage.EXPORT, pointer.artifact_id) / MANIFEST).is_file()
+    why = (
+        "" if there else f"export {pointer.artifact_id} is not in the workspace now; the profile's next run makes it again"
     )
+    state = "there" if there else "missing"
+    return (name, pointer.artifact_id, state, utc(pointer.promoted_at), pointer.previous or "none"), why
 
 
 def list_runs(*, common: Common = _DEFAULT_COMMON) -> None:
     """List the runs, newest first."""
     from core.contract import utc
-    from core.runs import runs
+    from core.runs import standing
 
     rows = [
         (run.run_id, run.profile, utc(run.started_at), run.status.value, len(run.artifacts), len(run.reused), _first(run))
-        for run in runs(tree(common))
+        for run in standing(shelf(common))
     ]
     titles = {"run": "run", "profile": "profile", "started": "started", "status": "status", "stages": "stages"}
     answer_table(common, _table("Runs", {**titles, "reused": "reused", "error": "error"}, rows))
@@ -74,19 +99,26 @@ def show(what: str, *, common: Common = _DEFAULT_COMMON) -> None:
     Parameters
     ----------
     what
-        An artifact's id or its beginning, or a run's id
+        The id of an artifact or a run, or its beginning
     """
+    from core.contract import Artifact
+    from core.errors import ArtifactMissing
     from core.report.artifact import artifact_table
-    from core.runs import runs
-    from core.workspace import find, verify
+    from core.runs import RunRecord
+    from core.trace import resolve
+    from core.workspace import verify
 
-    workspace = tree(common)
-    if record := next((run for run in runs(workspace) if run.run_id == what), None):
-        return _show_run(common, record, workspace)
-    artifact = find(workspace, what)
-    verify(workspace, artifact)
-    folder = workspace.folder(artifact.stage, artifact.artifact_id)
-    return answer(common, artifact.model_dump(mode="json"), drawn(artifact_table(artifact)) + f"  files: {folder}")
+    workspace = shelf(common)
+    found = resolve(workspace, what)
+    if isinstance(found, RunRecord):
+        return _show_run(common, found, workspace)
+    if not isinstance(found, Artifact):
+        raise ArtifactMissing(
+            f"{what!r} is a result of bench {found.artifact_id}", remedy=f"See `edgekiln trace {found.result_id[:12]}`."
+        )
+    verify(workspace, found)
+    folder = workspace.folder(found.stage, found.artifact_id)
+    return answer(common, found.model_dump(mode="json"), drawn(artifact_table(found)) + f"  files: {folder}")
 
 
 def _show_run(common: Common, record: RunRecord, workspace: Workspace) -> None:
@@ -115,36 +147,51 @@ def trace(what: str, *, common: Common = _DEFAULT_COMMON) -> None:
     """
     from core.trace import trace as lineage
 
-    answer_table(common, lineage(tree(common), what))
+    answer_table(common, lineage(shelf(common), what))
 
 
 def models(*, common: Common = _DEFAULT_COMMON) -> None:
     """List the teachers and students that are known: shipped, and your own cards."""
-    from core import catalogue
-
-    cards = [catalogue.model(name) for name in catalogue.names("models")]
+    cards, mistakes = known_cards()
     rows = [
         (
             card.name,
             ", ".join(card.roles),
             card.parameters,
-            card.hidden_size,
             card.memory_mib,
             card.licence,
+            card.hidden_size,
             card.source.kind,
         )
         for card in cards
     ]
-    titles = {"name": "name", "roles": "roles", "parameters": "parameters", "hidden_size": "hidden size"}
-    more = {"memory_mib": "memory MiB", "licence": "licence", "source": "source"}
-    answer_table(common, _table("Models", titles | more, rows))
+    titles = {"name": "name", "roles": "roles", "parameters": "size", "memory_mib": "memory MiB"}
+    more = {"licence": "licence", "hidden_size": "hidden size", "source": "source"}
+    answer_table(common, _table("Models", titles | more, rows, mistakes))
 
 
-def _table(title: str, titles: dict[str, str], rows: Sequence[Sequence[Cell]]) -> Table:
+def known_cards() -> tuple[list[ModelCard], list[str]]:
+    """Return the models whose cards can be read, and what is wrong with the others."""
+    from core import catalogue
+    from core.errors import BadConfig
+
+    cards, mistakes = [], []
+    for name in catalogue.names("models"):
+        try:
+            cards.append(catalogue.model(name))
+        except BadConfig as error:
+            mistakes.append(f"left out: {error.problem}. {error.remedy}")
+    return cards, mistakes
+
+
+def _table(title: str, titles: dict[str, str], rows: Sequence[Sequence[Cell]], notes: Sequence[str] = ()) -> Table:
     from core.report.table import Column, Table
 
-    columns = tuple(Column(key=key, title=shown, digits=_DIGITS.get(key)) for key, shown in titles.items())
-    return Table(title=title, columns=columns, rows=tuple(tuple(row) for row in rows))
+    columns = tuple(
+        Column(key=key, title=shown, digits=_DIGITS.get(key), short=key in _SHORT, optional=key in _OPTIONAL)
+        for key, shown in titles.items()
+    )
+    return Table(title=title, columns=columns, rows=tuple(tuple(row) for row in rows), notes=tuple(notes))
 
 
 def _verdict(passed: bool) -> str:

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 from cyclopts import App, CycloptsError, Group
 
 from core import __version__
-from core.errors import BlockedByCheck, DiskFull, EdgekilnError, Interrupted, Terminated, UsageError
-from core.printable import printable
+from core.errors import (
+    BlockedByCheck,
+    DiskFull,
+    EdgekilnError,
+    EnvironmentFault,
+    Terminated,
+    UsageError,
+    stop_of,
+)
+from core.report.visible import visible
+
+_CRASH_LOG_BYTES = 1_000_000
 
 app = App(
     name="edgekiln",
@@ -57,12 +69,25 @@ for _title, _members in _COMMANDS.items():
 
 def main() -> None:
     """Run the command line and exit with its status."""
+    _open_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _open_streams() -> None:
+    """Let every text be written: to a stream that is closed, and in an encoding that lacks its characters."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this; a file opened later must not get its number
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - stays open
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def run(argv: Sequence[str]) -> int:
     """Run a command line and return its exit status; every error is two lines on standard error."""
     signal.signal(signal.SIGTERM, _terminated)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
     try:
         refuse_windows(os.name)
         app(list(argv), exit_on_error=False, print_error=False, result_action="return_value")
@@ -70,10 +95,21 @@ def run(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
     except SystemExit as asked:
+        if isinstance(asked.__context__, BrokenPipeError):
+            return 0  # Rich's way to end a page of help that nobody reads on
         return asked.code if isinstance(asked.code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the one boundary: nothing may pass it untold
         return _tell(error, argv)
     return 0
+
+
+_ctrl_c: list[KeyboardInterrupt] = []
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    # remembered, because a library that calls back into Python may wrap it in an error of its own
+    _ctrl_c.append(KeyboardInterrupt())
+    raise _ctrl_c[-1]
 
 
 def refuse_windows(system: str) -> None:
@@ -97,7 +133,7 @@ def _command(argv: Sequence[str]) -> str:
 def _tell(error: BaseException, argv: Sequence[str]) -> int:
     known = _known(error, argv)
     with contextlib.suppress(BrokenPipeError):
-        print(printable(str(known)), file=sys.stderr, flush=True)
+        print(visible(str(known), keep="\n\t"), file=sys.stderr, flush=True)
     return known.exit_status
 
 
@@ -110,13 +146,23 @@ def _known(error: BaseException, argv: Sequence[str]) -> EdgekilnError:
         case CycloptsError():
             text = " ".join(str(error).split())
             return UsageError(text, remedy=f"See {_command([*_words(argv), '--help'])}")
-        case KeyboardInterrupt():
-            return Interrupted("Ctrl-C: stopped, what is finished is kept", remedy=again)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            return DiskFull(f"no space left: {error}", remedy=f"Free some space. {again}")
-    if type(error).__name__ == "TerminationSignal":  # Prefect's own, named so that Prefect need not be imported
-        return Terminated("SIGTERM: stopped, what is finished is kept", remedy=again)
-    return _unexpected(error)
+            where = error.filename or f"{_workspace(argv)}, or where the output goes"
+            return DiskFull(f"no space left on the device that holds {where}", remedy=f"Free some space. {again}")
+        case OSError(filename=str() as path):
+            log = _keep(error)
+            remedy = f"Make it readable and writable for you, or name another place. {again} (where it came up: {log})"
+            return EnvironmentFault(f"{path}: {error.strerror}", remedy=remedy)
+    return stop_of(_ctrl_c[0] if _ctrl_c else error, again) or _unexpected(error)
+
+
+def _workspace(argv: Sequence[str]) -> str:
+    """Return the workspace a command line names, as it names it."""
+    from core.config import workspace_root
+
+    words = [part for word in argv for part in word.split("=", maxsplit=1)]
+    named = words[words.index("--workspace") + 1 :] if "--workspace" in words else []
+    return str(workspace_root(named[0] if named else None))
 
 
 def _words(argv: Sequence[str]) -> list[str]:
@@ -124,19 +170,26 @@ def _words(argv: Sequence[str]) -> list[str]:
 
 
 def _unexpected(error: BaseException) -> EdgekilnError:
+    path = _keep(error)
+    first = (str(error).splitlines() or [""])[0]
+    return EdgekilnError(f"unexpected {type(error).__name__}: {first}", remedy=f"This is a mistake in edgekiln; see {path}")
+
+
+def _keep(error: BaseException) -> Path:
+    """Write an error's traceback to the crash log, whose oldest lines make room, and return its path."""
     import traceback
     from datetime import UTC, datetime
 
     from core.config import cache_folder
 
     path = cache_folder() / "crash.log"
+    head = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {_command(sys.argv[1:])}\n"
+    entry = (head + "".join(traceback.format_exception(error))).encode(errors="backslashreplace")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {_command(sys.argv[1:])}\n")
-            traceback.print_exception(error, file=stream)
-    first = (str(error).splitlines() or [""])[0]
-    return EdgekilnError(f"unexpected {type(error).__name__}: {first}", remedy=f"This is a mistake in edgekiln; see {path}")
+        earlier = path.read_bytes() if path.is_file() else b""
+        path.write_bytes((earlier + entry)[-_CRASH_LOG_BYTES:])
+    return path
 
 
 if __name__ == "__main__":

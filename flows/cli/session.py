@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cyclopts import Token
+
     from core.events import OnEvent
     from core.report.table import Table
     from core.workspace import Workspace
@@ -21,18 +26,34 @@ _NARROWEST = 60  # characters
 _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
 
 
+def _path(_type: type, tokens: Sequence[Token]) -> Path:
+    """Read a path of the command line: one that is empty is refused, `~` is the user's home."""
+    if not (named := tokens[0].value):
+        raise ValueError("the path is empty")
+    return _at_home(Path(named))
+
+
+def _at_home(path: Path) -> Path:
+    from core.errors import UsageError
+
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: no such user's home is known", remedy="Write the path out.") from error
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """Options of every command."""
 
-    workspace: Path | None = None
+    workspace: Annotated[Path | None, Parameter(converter=_path)] = None
     "Folder for everything that is made; else EDGEKILN_WORKSPACE, else ./.edgekiln"
     json: Annotated[bool, Parameter(negative=())] = False
     "One JSON document on standard output, everything else on standard error"
     verbose: Annotated[bool, Parameter(alias="-v", negative=())] = False
     "Tell more on standard error"
-    log_file: Path | None = None
+    log_file: Annotated[Path | None, Parameter(converter=_path)] = None
     "Also write log lines to this file; it rotates"
 
 
@@ -73,7 +94,7 @@ def _log_to(path: Path) -> None:
 
 
 def tree(common: Common, force: tuple[str, ...] = ()) -> Workspace:
-    """Open the workspace; UsageError for a stage that does not exist."""
+    """Open the workspace, made where it is missing; UsageError for a stage that does not exist."""
     from core.config import workspace_root
     from core.contract import Stage, onward
     from core.errors import UsageError
@@ -82,14 +103,36 @@ def tree(common: Common, force: tuple[str, ...] = ()) -> Workspace:
     known = {stage.value for stage in Stage}
     if wrong := [name for name in force if name not in known]:
         raise UsageError(f"--force {wrong[0]} is no stage", remedy=f"Name one of {', '.join(Stage)}.")
-    return open_workspace(workspace_root(common.workspace), onward(force))
+    return open_workspace(_at_home(workspace_root(common.workspace)), onward(force))
 
 
-def answer(common: Common, document: Any, text: str) -> None:
-    """Print the answer on standard output: the text, or with --json the document."""
+def shelf(common: Common) -> Workspace:
+    """Return the workspace for a command that only looks: nothing is created; ArtifactMissing where there is none."""
+    from core.config import workspace_root
+    from core.workspace import existing_workspace
+
+    return existing_workspace(_at_home(workspace_root(common.workspace)))
+
+
+def from_here(text: str) -> str:
+    """Return a text with its paths as a person writes them: from the current folder, else from `~`."""
+    here, home = str(Path.cwd()), str(Path.home())
+    for folder, below, itself in ((here, "", "."), (home, "~/", "~")):
+        if folder != "/":
+            word = rf"(?<![^\s'\"=]){re.escape(folder)}"
+            text = re.sub(rf"{word}(?![^\s'\",;])", itself, re.sub(rf"{word}/(?=[^\s/])", below, text))
+    return text
+
+
+def answer(common: Common, document: Any, text: str, *, exact: bool = False) -> None:
+    """Print the answer on standard output: the text, or with --json the document.
+
+    An exact text is for a program too: its paths are not shortened.
+    """
     import json
 
-    print(json.dumps(document, indent=1, ensure_ascii=False, default=str) if common.json else text)
+    shown = text if exact else from_here(text)
+    print(json.dumps(document, indent=1, ensure_ascii=False, default=str) if common.json else shown)
 
 
 def answer_table(common: Common, table: Table) -> None:
@@ -103,4 +146,7 @@ def drawn(table: Table) -> str:
     """Return a table as text, as wide as the terminal; beside a terminal as wide as the renderer's default."""
     from core.report.render import DEFAULT_WIDTH, render
 
-    return render(table, "text", width=max(_NARROWEST, get_terminal_size((DEFAULT_WIDTH, 0)).columns))
+    rows = tuple(tuple(from_here(cell) if isinstance(cell, str) else cell for cell in row) for row in table.rows)
+    told = {"title": from_here(table.title), "rows": rows, "notes": tuple(map(from_here, table.notes))}
+    width = max(_NARROWEST, get_terminal_size((DEFAULT_WIDTH, 0)).columns)
+    return render(table.model_copy(update=told), "text", width=width)

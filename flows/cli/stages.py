@@ -22,14 +22,15 @@ def run_stage(name: str, choice: Choice, common: Common, *, anew: bool = False, 
 
     from core import config
     from core.contract import Stage
+    from core.events import tee
     from core.promote import refuse_failed
     from core.report.artifact import artifact_table
-    from core.sinks import hiding, secret_names
+    from core.sinks import hiding, log, secret_names
     from core.workspace import locked
     from flows.chain import make
     from tasks.job import Job
 
-    sink = begin(common)
+    sink = tee(log, begin(common))
     profile = config.load(choice.profile, (*extra, *choice.set))
     workspace = tree(common, (*choice.force, name) if anew else choice.force)
     beside = config.find_profile(choice.profile).parent

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,19 +19,30 @@ from rich.progress import (
 )
 
 from core import events
+from core.contract import Severity, Stage
 from core.events import Event
+from core.report.visible import visible
 from core.sinks import describe, level_of
+from flows.cli.session import from_here
 
 _CALM_S = 30.0
 _SHOW_AFTER_S = 1.0
 _MARKS = {logging.WARNING: "[yellow]![/] ", logging.ERROR: "[red]x[/] "}
 
 
+class _Patient(Console):
+    """A console whose reader may leave: the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more; Rich's own way is to end the program."""
+        self.quiet = True
+
+
 class Terminal:
     """Shows events as they come."""
 
     def __init__(self, *, verbose: bool) -> None:
-        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._console = _Patient(stderr=True, soft_wrap=True, highlight=False, emoji=False)
         self._verbose = verbose
         self._lock = threading.RLock()
         self._live: Progress | None = None
@@ -54,12 +65,10 @@ class Terminal:
     def _line(self, event: Event) -> None:
         if isinstance(event, events.StageFinished | events.StageReused | events.RunFinished | events.RunFailed):
             self.clear()
-        if isinstance(event, events.RunFailed | events.StageStarted) and not self._verbose:
-            return  # the error boundary tells of a failure, the line at the end of a stage
+        if (_told_later(event) or isinstance(event, events.StageStarted)) and not self._verbose:
+            return  # the line at the end of a stage tells of it
         mark = _MARKS.get(level_of(event), "  ")
-        from rich.markup import escape
-
-        self._console.print(mark + escape(describe(event)))
+        self._console.print(mark + escape(from_here(describe(event))))
 
     def _move(self, task: str, done: float, total: float | None, unit: str) -> None:
         name = task.split(",", maxsplit=1)[0]
@@ -77,16 +86,21 @@ class Terminal:
     def _calm(self, name: str, now: float, text: str) -> None:
         if now - self._seen[name] >= _CALM_S:
             self._seen[name] = now
-            print("  " + text, file=sys.stderr, flush=True)
+            self._console.print("  " + escape(visible(text)))
 
     def _bar(self, name: str, text: str, done: float, total: float | None) -> None:
         if self._live is None:
-            columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            columns = (
+                TextColumn("  {task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
             self._live = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
             self._live.start()
         if name not in self._bars:
-            self._bars[name] = self._live.add_task(text, total=total)
-        self._live.update(self._bars[name], description=text, completed=done, total=total)
+            self._bars[name] = self._live.add_task(visible(text), total=total)
+        self._live.update(self._bars[name], description=visible(text), completed=done, total=total)
 
     def clear(self) -> None:
         """Take the bars away."""
@@ -94,3 +108,10 @@ class Terminal:
             if self._live is not None:
                 self._live.stop()
             self._live, self._bars, self._seen = None, {}, {}
+
+
+def _told_later(event: Event) -> bool:
+    """Say whether the error boundary will tell of an event: a failed run, a check that stops it."""
+    if isinstance(event, events.Found):
+        return event.stage is Stage.ENV and event.finding.severity is Severity.ERROR
+    return isinstance(event, events.RunFailed)

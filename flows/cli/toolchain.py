@@ -39,7 +39,7 @@ def show(*, common: Common = _DEFAULT_COMMON) -> None:
 
 @app.command
 def archive(*, common: Common = _DEFAULT_COMMON) -> None:
-    """Print the path of the verified source archive of llama-cpp-python, fetching it if need be."""
+    """Print the whole path of the verified source archive of llama-cpp-python, fetching it if need be."""
     from core.toolchain_build import fetch_archive
     from flows.cli.terminal import Terminal
 
@@ -48,4 +48,4 @@ def archive(*, common: Common = _DEFAULT_COMMON) -> None:
         path = fetch_archive(terminal)
     finally:
         terminal.clear()
-    answer(common, {"archive": str(path)}, str(path))
+    answer(common, {"archive": str(path)}, str(path), exact=True)

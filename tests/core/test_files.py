@@ -86,6 +86,15 @@ def test_a_full_disk_leaves_the_old_file_and_no_scratch(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_file_that_cannot_be_written_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_atomic(folder, b"data")
+    assert caught.value.filename == str(folder)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_write_atomic_makes_the_folder_and_replaces(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file"
     write_atomic(target, b"one")

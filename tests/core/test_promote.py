@@ -229,3 +229,9 @@ def test_a_verified_promotion_is_recorded_in_the_journal(
     pointer = current(workspace, "demo")
     assert pointer is not None
     assert pointer.artifact_id == genuine.artifact_id
+
+
+def test_a_folder_in_a_pointers_place_is_a_broken_pointer(workspace: Workspace) -> None:
+    workspace.pointer("demo").mkdir()
+    with pytest.raises(ManifestBroken, match=r"current/demo\.json: Is a directory"):
+        current(workspace, "demo")

@@ -25,7 +25,7 @@ from core.events import Event, SetAside, StageFinished, StageReused
 from core.lineage import ancestors, parent
 from core.nouns import Dataset, LabeledDataset, SourceRef
 from core.stage import Facts, Order, produce
-from core.workspace import Workspace, artifacts, find, load, locked, open_workspace, read_manifest
+from core.workspace import Workspace, artifacts, broken, load, locked, open_workspace, read_manifest
 
 
 def order(digest: str = "a" * 64, limits: tuple[Limit, ...] = (), **more: object) -> Order[Dataset]:
@@ -121,6 +121,7 @@ def test_a_manifest_edited_by_hand_is_refused_and_redone(
     with pytest.raises(ManifestBroken, match=message):
         read_manifest(workspace, Stage.DATA, artifact.artifact_id, Dataset)
     assert artifacts(workspace, Stage.DATA) == []
+    assert list(broken(workspace)) == [(Stage.DATA, artifact.artifact_id)]
     assert make(workspace, events).rows == 1
 
 
@@ -225,11 +226,7 @@ def test_an_unwritable_workspace_is_an_error_of_the_machine(tmp_path: Path) -> N
         open_workspace(tmp_path / "file" / "workspace")
 
 
-def test_an_artifact_is_found_by_the_beginning_of_its_id(workspace: Workspace, events: list[Event]) -> None:
-    artifact = make(workspace, events)
-    assert find(workspace, artifact.artifact_id[:5]) == artifact
-    with pytest.raises(ArtifactMissing, match="nothing"):
-        find(workspace, "zzz")
+def test_an_artifact_that_was_never_made_is_missing(workspace: Workspace) -> None:
     with pytest.raises(ArtifactMissing, match="no data artifact"):
         read_manifest(workspace, Stage.DATA, "0" * 12, Dataset)
 

@@ -93,14 +93,16 @@ def test_an_unknown_id_is_an_error_with_its_remedy(workspace: Workspace, what: s
 
 
 def test_an_ambiguous_id_names_what_it_could_be(workspace: Workspace) -> None:
-    for run_id in ("abc1", "abc2"):
+    for run_id in ("Abcd1", "Abcd2"):
         write_run(
             workspace,
             RunRecord(run_id=run_id, profile="demo", config={}, started_at=datetime.now(UTC), status=RunStatus.FAILED),
         )
-    with pytest.raises(ArtifactMissing, match="beginning of 2 ids: run abc2, run abc1"):
+    with pytest.raises(ArtifactMissing, match="beginning of 2 ids: run Abcd2, run Abcd1"):
+        trace(workspace, "abcd")
+    assert trace(workspace, "abcd1").title == "Where run Abcd1 comes from"
+    with pytest.raises(ArtifactMissing, match="4 characters"):
         trace(workspace, "abc")
-    assert trace(workspace, "abc1").title == "Where run abc1 comes from"
 
 
 def test_a_result_whose_run_was_removed_says_so(workspace: Workspace) -> None:

@@ -23,6 +23,7 @@ SPEEDS = {"pp_tps", "tg_tps"}
 # The demo, as small as its stages allow. The gate on the held-out loss is wide open: 2 steps teach nothing.
 SMALL = """
 description: the demo, small
+env: {skip: [trains, converts]}
 data: {sources: ["builtin:python-docs"], builtin_rows: 8}
 label: {teacher: smollm2-135m-instruct, context_distillation: true, max_failed_share: 0.6}
 train:

@@ -80,10 +80,9 @@ def venv_settings(path: Path) -> dict[str, str]:
 
 
 def _distribution() -> metadata.Distribution | None:
-    try:
-        return metadata.distribution(_PROJECT)
-    except metadata.PackageNotFoundError:
-        return None
+    """Return the installed project; the .egg-info that a build leaves beside the source has no RECORD and is none."""
+    found = metadata.distributions(name=_PROJECT)
+    return next((one for one in found if one.read_text("RECORD") is not None), None)
 
 
 def _editable_source(found: metadata.Distribution) -> str | None:

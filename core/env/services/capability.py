@@ -30,7 +30,7 @@ def probes(context: Context) -> list[Probe]:
     asked: list[tuple[str, str, dict[str, Any]]] = [
         ("core.env.services.prefect_api:read", _PREFECT, {"within_s": within_s})
     ]
-    if profile.label.backend == "openai" and profile.label.base_url is not None:
+    if profile.label.backend == "openai":
         card = catalogue.model(profile.label.teacher, context.beside)
         teacher = TeacherAsked(label=profile.label, card=card, within_s=within_s)
         asked.append(("core.env.services.teacher:read", _TEACHER, teacher.model_dump(mode="json")))
@@ -56,7 +56,6 @@ def findings(readings: Readings, context: Context) -> list[Finding]:
     teacher, hub = value_of(readings, _TEACHER, TeacherReading), value_of(readings, _HUB, HubReading)
     prefect, channels = value_of(readings, _PREFECT, PrefectReading), value_of(readings, _ALERTS, ChannelsReading)
     return [
-        *_without_address(context),
         *_overrun(readings),
         *(teacher_findings(teacher, context.profile.label.api_key_env) if teacher else ()),
         *(hub_findings(hub) if hub else ()),
@@ -64,17 +63,6 @@ def findings(readings: Readings, context: Context) -> list[Finding]:
         *(channel_findings(channels) if channels else ()),
         *network_findings([reading.way for reading in (teacher, hub, prefect) if reading and reading.way]),
     ]
-
-
-def _without_address(context: Context) -> Iterator[Finding]:
-    if context.profile.label.backend == "openai" and context.profile.label.base_url is None:
-        yield _finding(
-            "teacher",
-            where=f"profile {context.profile.name}",
-            evidence="label.base_url is not set, label.backend is openai",
-            cause="nobody said where the teacher is",
-            remedy="Give the endpoint's address: --set label.base_url=http://127.0.0.1:8080/v1",
-        )
 
 
 def _overrun(readings: Readings) -> Iterator[Finding]:

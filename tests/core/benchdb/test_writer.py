@@ -13,7 +13,7 @@ import pytest
 from core.benchdb import projection, queries, writer
 from core.benchdb.migrate import Migration, _apply, known
 from core.contract import Origin, Stage
-from core.errors import ArtifactMissing, DatabaseBroken, DatabaseNewer, WorkspaceLocked
+from core.errors import ArtifactMissing, DatabaseBroken, DatabaseNewer, DiskFull, WorkspaceLocked
 from core.workspace import Workspace, open_workspace
 from tests.core.published_chain import benchmark, chain, measurement
 
@@ -344,3 +344,12 @@ def _killed(workspace: Workspace, run: str, point: str, *, rebuild: bool = False
     act = "writer.rebuild(workspace, 30)\n" if rebuild else "writer.write(workspace, run, 30)\n"
     command = [sys.executable, "-c", _KILL + act, str(workspace.root), run, point]
     return subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+
+
+def test_a_full_disk_is_no_broken_database(workspace: Workspace) -> None:
+    """The words are DuckDB's own on a full tmpfs, which a test may not mount."""
+    with pytest.raises(DiskFull, match="no space left"), writer._broken_is_an_error(workspace.database):
+        raise duckdb.FatalException(
+            "FATAL Error: Failed to create checkpoint because of error: "
+            'Could not write file ".edgekiln.duckdb.new": No space left on device'
+        )

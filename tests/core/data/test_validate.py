@@ -123,12 +123,20 @@ def test_too_many_rejects_publish_and_then_name_the_worst(
 
     with pytest.raises(BrokenRecord):  # a reused dataset is judged by the same gate
         validate(config, workspace)
-    assert validate(config.model_copy(update={"max_rejected_share": 0.5}), workspace).artifact_id == dataset.artifact_id
+    told = len(events)
+    again = validate(config.model_copy(update={"max_rejected_share": 0.5}), workspace, events.append)
+    assert again.artifact_id == dataset.artifact_id
+    assert sum(isinstance(event, Found) for event in events[told:]) == 3  # and tells what was set aside once more
 
 
 def test_too_few_rows_stop_the_run(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(NoRowsLeft, match=r"7 good rows < data\.min_rows 8"):
         validate(DataConfig(sources=(put(tmp_path / "rows.jsonl", questions(7)),)), workspace)
+
+
+def test_one_row_is_not_called_rows(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(NoRowsLeft, match=r"1 good row < data\.min_rows 8"):
+        validate(DataConfig(sources=(put(tmp_path / "rows.jsonl", questions(1)),)), workspace)
 
 
 def test_a_file_of_nothing_but_rubbish_is_told_with_its_reason(workspace: Workspace, tmp_path: Path) -> None:

@@ -48,8 +48,9 @@ def _only(workspace) -> str:
 
 
 def test_every_prompt_gets_its_answer_in_the_order_of_the_dataset(
-    workspace, events, server, config, make_dataset, make_rows
+    workspace, events, server, step, config, make_dataset, make_rows
 ) -> None:
+    server.otherwise = step(wait_s=0.05)
     artifact = label(make_dataset(workspace, make_rows(16)), config, workspace, events.append)
     rows = list(read_labeled(workspace.folder(Stage.LABEL, artifact.artifact_id) / "train.jsonl"))
     assert [row.row_id for row in rows] == [f"r{i:03}" for i in range(16) if i % 4 != 3]
@@ -327,7 +328,7 @@ def test_requests_that_were_in_flight_at_a_kill_are_told(
         ledger.begin(first_request(rows[0], "endpoint:Qwen/Qwen3-8B", config))
     label(make_dataset(workspace, rows), config, workspace, events.append)
     notes = [event.text for event in events if isinstance(event, Note)]
-    assert notes == ["1 requests were under way when an earlier process ended; they are sent again"]
+    assert notes == ["1 request was under way when an earlier process ended; sent again"]
 
 
 def test_a_retry_after_header_is_read_as_seconds_or_a_date() -> None:

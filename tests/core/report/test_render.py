@@ -70,11 +70,57 @@ def test_text_is_never_cut_and_never_drives_the_terminal(text: str, width: int) 
     assert "z" in drawn
 
 
+def test_a_control_character_is_shown_as_its_escape() -> None:
+    drawn = render(table_of("a\x1b[2Jb", "c\u202ed", title="\x07", notes=("\x9b",)), "text")
+    for shown in ("a\\x1b[2Jb", "c\\u202ed", "\\x07", "\\x9b"):
+        assert shown in drawn
+
+
 def test_long_words_are_folded_whole_into_narrow_text() -> None:
     word = "abcdefghijklmnopqrstuvwxyz" * 4
     drawn = render(table_of(*[word] * 4), "text", width=60)
     assert all(len(line) <= 60 for line in drawn.splitlines())
     assert sum(drawn.count(letter) for letter in "qz") == 32
+
+
+def models_table() -> Table:
+    columns = (
+        Column(key="name", title="name"),
+        Column(key="parameters", title="parameters", short=True),
+        Column(key="licence", title="licence", optional=True),
+        Column(key="bytes", title="bytes"),
+    )
+    row = ("smollm2-135m-instruct", 134515008, "Llama 3.1 Community License", 123456789)
+    return Table(title="Models", columns=columns, rows=(row,))
+
+
+def test_a_narrow_text_leaves_optional_columns_out_and_breaks_no_number() -> None:
+    wide, narrow, slip = (render(models_table(), "text", width=width) for width in (100, 46, 20))
+    assert "Community" in wide
+    assert "Community" not in narrow
+    for drawn in (wide, narrow, slip):
+        assert "123456789" in drawn
+        assert "135 M" in drawn
+    assert all(len(line) <= 46 for line in narrow.splitlines())
+    assert "licence" in slip, "rows as lines of title and value leave nothing out"
+    assert '"parameters": 134515008' in render(models_table(), "json")
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (999, "999"),
+        (1000, "1.00 k"),
+        (134515008, "135 M"),
+        (8030261248, "8.03 B"),
+        (999_999, "1.00 M"),
+        (99_960_000, "100 M"),
+        (10**13, "10000 B"),
+    ],
+)
+def test_a_large_count_is_shown_with_three_digits(count: int, shown: str) -> None:
+    columns = (Column(key="n", title="n", short=True),)
+    assert shown in render(Table(title="T", columns=columns, rows=((count,),)), "text")
 
 
 def test_what_nobody_knows_is_unknown_and_null_in_json() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from core.config import cache_folder
 from core.toolchain import Toolchain
 
 ROOT = Path(__file__).parents[3]
@@ -25,6 +26,14 @@ def test_build_and_show_name_the_same_toolchain(toolchain: Toolchain) -> None:
     built, shown = edgekiln("build", "--json"), edgekiln("show", "--json")
     assert json.loads(built.stdout) == json.loads(shown.stdout) == toolchain.model_dump(mode="json")
     assert toolchain.commit in edgekiln("show").stdout
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("toolchain")
+def test_the_archives_path_is_whole_so_that_a_makefile_can_use_it() -> None:
+    home = cache_folder().parent
+    done = edgekiln("archive", HOME=str(home), EDGEKILN_CACHE=str(cache_folder()))
+    assert Path(done.stdout.strip()).is_file(), done.stderr
 
 
 def test_nothing_built_is_an_environment_error_that_says_what_to_do(tmp_path: Path) -> None:

@@ -81,15 +81,9 @@ def test_a_server_that_is_down_refuses(tmp_path: Path, service: Service) -> None
 
 
 def test_a_name_that_does_not_resolve_has_no_way(tmp_path: Path) -> None:
-    finding = the_one(look("http://nobody:secret@teacher.invalid/v1", tmp_path)[0])
+    finding = the_one(look("http://teacher.invalid/v1", tmp_path)[0])
 
     assert finding.evidence.startswith("no way there, to teacher.invalid:80: ")
-    assert "secret" not in finding.model_dump_json()
-
-
-@pytest.mark.parametrize("address", ["ftp://127.0.0.1/v1", "http://127.0.0.1:port/v1"])
-def test_an_address_that_is_none_says_so(address: str, tmp_path: Path) -> None:
-    assert "is no http address" in the_one(look(address, tmp_path)[0]).evidence
 
 
 @pytest.mark.parametrize("how", [Says(LISTED.body, drip_s=0.3), Says(LISTED.body, hold_s=30.0)])
@@ -211,14 +205,6 @@ def test_a_probe_that_was_ended_is_still_the_teachers_finding(tmp_path: Path) ->
 
     assert finding.evidence == "python ran > 14 s"
     assert finding.cause == "the service takes connections and does not answer"
-
-
-def test_an_endpoint_without_an_address_is_told(tmp_path: Path) -> None:
-    profile = config.load("desktop", {"label.base_url": None})
-    context = Context(profile, tmp_path, frozenset({Role.LABELER}), tmp_path, tmp_path)
-
-    assert [probe.name for probe in CAPABILITY.probes(context)] == ["services.prefect", "services.hub"]
-    assert the_one(CAPABILITY.findings({}, context)).evidence == "label.base_url is not set, label.backend is openai"
 
 
 def test_a_teacher_in_process_is_not_asked_over_the_network(tmp_path: Path) -> None:
