@@ -80,9 +80,8 @@ def level_of(event: Event) -> int:
 
 
 def describe(event: Event) -> str:
-    """Return an event as text for a person, a line but for a note; what a stranger's file put into it is made visible."""
-    told = _of_run(event) or _of_stage(event) or _of_work(event) or _of_training(event)
-    return visible(told, keep="\n" if isinstance(event, Note) else "")
+    """Return an event as one line for a person; what a stranger's file put into it is made visible."""
+    return visible(_of_run(event) or _of_stage(event) or _of_work(event) or _of_training(event))
 
 
 def _of_run(event: Event) -> str:

@@ -214,7 +214,8 @@ def _refuse_bad(dataset: Dataset, config: DataConfig, on_event: OnEvent) -> None
         return
     errors = [finding for finding in dataset.findings if finding.severity is Severity.ERROR]
     if errors:
-        on_event(Note(stage=Stage.DATA, level="warning", text=_worst_rules(errors[:_RULES_SHOWN])))
+        for line in _worst_rules(errors[:_RULES_SHOWN]):
+            on_event(Note(stage=Stage.DATA, level="warning", text=line))
     worst = "; ".join(_told(finding) for finding in errors[:_WORST_SHOWN])
     failed = {failure.limit.metric for failure in dataset.verdict.failures}
     remedy = errors[0].remedy if errors else "Add rows."
@@ -232,8 +233,8 @@ def _refuse_bad(dataset: Dataset, config: DataConfig, on_event: OnEvent) -> None
     raise BrokenRecord(f"{problem}: {worst}", remedy=remedy)
 
 
-def _worst_rules(errors: Sequence[Finding]) -> str:
-    """Return a table of rules: how many rows each set aside, the first of them, what to do."""
+def _worst_rules(errors: Sequence[Finding]) -> list[str]:
+    """Return the lines of a table of rules: how many rows each set aside, the first of them, what to do."""
     heads = ("rows", "rule", "first at", "what to do")
     rows = [
         heads,
@@ -241,7 +242,7 @@ def _worst_rules(errors: Sequence[Finding]) -> str:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads) - 1)]
     lines = ("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows)
-    return "\n".join(["the rules that set most rows aside", *lines])
+    return ["the rules that set most rows aside", *lines]
 
 
 def _told(finding: Finding) -> str:

@@ -35,7 +35,7 @@ def edgekiln(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedPr
     return subprocess.run(
         [sys.executable, "-m", "flows.cli.main", *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
         capture_output=True,
         text=True,
         check=False,
