@@ -13,6 +13,7 @@ TORCH_INDEX ?=# e.g. https://download.pytorch.org/whl/cpu; empty takes what pip'
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.edgekiln-setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadgroup
 EXTRA_INDEX := $(if $(strip $(TORCH_INDEX)),--extra-index-url $(strip $(TORCH_INDEX)))
 
 .PHONY: help setup demo test test-full wheelhouse lint clean
@@ -59,12 +60,14 @@ lint: setup ## lint, format, types, layers
 	$(BIN)/lint-imports
 
 test: lint ## the gate: lint, types, house rules, tests, coverage
-	@$(BIN)/python -m pytest -m "not full" --numprocesses auto --maxprocesses 4 --dist loadgroup --cov=core --cov-report=term:skip-covered --cov-fail-under=90
+	@$(BIN)/python -m pytest -m "not full" $(SIDE_BY_SIDE) --cov=core --cov-report=term:skip-covered --cov-fail-under=90
 
 test-full: lint ## every test and the figures to reach, into tests/benchmarks/RESULTS.md
 	@status=0
-	$(BIN)/python -m pytest -o junit_family=xunit1 --junitxml=build/test-full.xml || status=$$?
-	$(BIN)/python tests/benchmarks/write_results.py build/test-full.xml tests/benchmarks/RESULTS.md
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/benchmarks -o junit_family=xunit1 --junitxml=build/tests.xml || status=$$?
+	# figures are measured one after another, with nothing beside them
+	$(BIN)/python -m pytest tests/benchmarks -o junit_family=xunit1 --junitxml=build/figures.xml || status=$$?
+	$(BIN)/python tests/benchmarks/write_results.py tests/benchmarks/RESULTS.md build/tests.xml build/figures.xml
 	exit $$status
 
 clean: ## remove the virtual environment and what tools left; keeps the workspace and the cache

@@ -1,6 +1,6 @@
-"""Writes RESULTS.md from a junit file: the tests' counts and every figure a test recorded, with date and machine.
+"""Writes RESULTS.md from junit files: the tests' counts and every figure a test recorded, with date and machine.
 
-Figures of cold_clone.py are added where build/cold_clone.json lies beside the junit file.
+Figures of cold_clone.py are added where cold_clone.json lies beside the first of them.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def machine() -> str:
     return f"{platform.system()} {platform.machine()}, {cpus} CPUs usable, Python {platform.python_version()}"
 
 
-def main(junit: Path, target: Path) -> None:
-    """Read `junit`, write `target`."""
-    cases = list(ElementTree.parse(junit).getroot().iter("testcase"))
+def main(target: Path, junit: list[Path]) -> None:
+    """Read the junit files, write `target`."""
+    cases = [case for path in junit for case in ElementTree.parse(path).getroot().iter("testcase")]
     lines = [
         "# Results of `make test-full`",
         "",
@@ -59,10 +59,10 @@ def main(junit: Path, target: Path) -> None:
         "| Test | Figure | Value |",
         "|---|---|---|",
         *figures(cases),
-        *cold_figures(junit.parent / "cold_clone.json"),
+        *cold_figures(junit[0].parent / "cold_clone.json"),
     ]
     target.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])

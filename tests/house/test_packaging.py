@@ -187,7 +187,7 @@ def test_the_results_table_is_written_from_what_tests_recorded(tmp_path: Path) -
         '</properties></testcase><testcase name="test_b"><failure/></testcase></testsuite></testsuites>'
     )
     target = tmp_path / "RESULTS.md"
-    argv = [sys.executable, str(ROOT / "tests/benchmarks/write_results.py"), str(junit), str(target)]
+    argv = [sys.executable, str(ROOT / "tests/benchmarks/write_results.py"), str(target), str(junit)]
     subprocess.run(argv, check=True)
     text = target.read_text(encoding="utf-8")
     assert "1 passed, 1 failed, 0 skipped" in text
