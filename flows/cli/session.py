@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
@@ -116,7 +117,7 @@ def shelf(common: Common) -> Workspace:
 
 def from_here(text: str) -> str:
     """Return a text with its paths as a person writes them: from the current folder, else from `~`."""
-    here, home = str(Path.cwd()), str(Path.home())
+    here, home = str(Path.cwd()), os.path.expanduser("~")  # noqa: PTH111 - stays "~" for a user without home
     for folder, below, itself in ((here, "", "."), (home, "~/", "~")):
         if folder != "/":
             word = rf"(?<![^\s'\"=]){re.escape(folder)}"

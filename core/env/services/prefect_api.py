@@ -6,6 +6,7 @@ Read are PREFECT_API_URL and the active profile of Prefect's profiles.toml; with
 from __future__ import annotations
 
 import base64
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def prefect_settings() -> tuple[dict[str, str], str | None]:
     variables = environment_variables(_VARIABLES)
     if _URL in variables:
         return variables, _URL
-    home = Path(variables.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    home = Path(os.path.expanduser(variables.get("PREFECT_HOME", "~/.prefect")))  # noqa: PTH111 - no error without a home
     path = Path(variables.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
