@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.session import Common, answer, begin, tree
+from flows.cli.session import Common, answer, begin, named_path, tree, write_named
 
 if TYPE_CHECKING:
     from core.redaction import Person
@@ -21,7 +21,7 @@ _DEFAULT_COMMON = Common()
 
 def bug_report(
     *,
-    output: Annotated[Path, Parameter(alias="-o")] = Path("edgekiln-bug-report.md"),
+    output: Annotated[Path, Parameter(alias="-o", converter=named_path)] = Path("edgekiln-bug-report.md"),
     profile: str | None = None,
     common: Common = _DEFAULT_COMMON,
 ) -> None:
@@ -35,13 +35,12 @@ def bug_report(
         Tell this profile's configuration instead of the newest run's
     """
     from core import config
-    from core.bug_report import write
+    from core.bug_report import report
 
     begin(common)
     told = config.load(profile).model_dump(mode="json") if profile else None
     with tempfile.TemporaryDirectory(prefix="edgekiln-report-") as scratch:
-        write(
-            output,
+        text = report(
             tree(common),
             cache=config.cache_folder(),
             scratch=Path(scratch),
@@ -49,6 +48,7 @@ def bug_report(
             person=_person(),
             config=told,
         )
+    write_named(output, text)
     answer(
         common, {"written": str(output)}, f"{output} is written. Read it before you attach it anywhere; nothing was sent."
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from flows.cli.session import Common, answer, begin, drawn, tree
+from flows.cli.session import Common, answer, begin, drawn, named_path, tree, write_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -253,7 +253,7 @@ def _roll_back(common: Common, target: Path, scratch: Path, snapshot: str | None
 
 def lock(
     *,
-    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    output: Annotated[Path | None, Parameter(alias="-o", converter=named_path)] = None,
     verify: Path | None = None,
     wheelhouse: Path | None = None,
     python: Path | None = None,
@@ -277,7 +277,6 @@ def lock(
     """
     from core.env import lock as locking
     from core.env.installed import source_of, survey
-    from core.files import write_atomic
 
     sink = begin(common)
     source = source_of(wheelhouse, None)
@@ -290,7 +289,7 @@ def lock(
         locked = locking.lock(found, source, Path(folder), sink)
     text = locking.render(locked, found)
     if output is not None:
-        write_atomic(output, text.encode())
+        write_named(output, text)
         text = f"{output} locks {len(locked.packages)} packages"
     answer(common, locked.model_dump(mode="json"), text.rstrip("\n"))
 

@@ -216,11 +216,16 @@ def test_a_reader_of_the_help_that_has_seen_enough_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("arguments", [("init", "{}/mine"), ("config", "schema", "--output", "{}/schema.json")])
-def test_a_file_that_cannot_be_written_is_no_mistake_in_edgekiln(arguments: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "status", "code"),
+    [(("init", "{}/mine"), 4, "environment"), (("config", "schema", "--output", "{}/schema.json"), 2, "usage")],
+)
+def test_a_file_that_cannot_be_written_is_no_mistake_in_edgekiln(
+    arguments: tuple[str, ...], status: int, code: str, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_bytes(b"")
     done = edgekiln(*(word.format(tmp_path / "file") for word in arguments))
-    refused(done, 4, "environment")
+    refused(done, status, code)
     assert f"{tmp_path}/file" in done.stderr
     assert "mistake" not in done.stderr
 
