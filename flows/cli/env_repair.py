@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from core.contract import Finding
     from core.env.faults import Fault
     from core.env.installed import Source
-    from core.env.lock import Difference
+    from core.env.lock import Verified
     from core.env.repair import Change, Plan, Repaired
     from core.events import Event, OnEvent
     from core.report.table import Cell, Table
@@ -283,8 +283,7 @@ def lock(
     with tempfile.TemporaryDirectory(prefix="edgekiln-lock-") as folder:
         found = survey((python or Path(sys.executable)).absolute(), Path(folder))
         if verify is not None:
-            told = locking.differences(found, locking.read_lock(verify), wheelhouse)
-            _show_differences(common, told, verify, strict=strict)
+            _show_differences(common, locking.verify(found, locking.read_lock(verify), wheelhouse), verify, strict=strict)
             return
         locked = locking.lock(found, source, Path(folder), sink)
     text = locking.render(locked, found)
@@ -294,19 +293,25 @@ def lock(
     answer(common, locked.model_dump(mode="json"), text.rstrip("\n"))
 
 
-def _show_differences(common: Common, told: Sequence[Difference], verify: Path, *, strict: bool) -> None:
+def _show_differences(common: Common, verified: Verified, verify: Path, *, strict: bool) -> None:
     from core.env.lock import blocking
     from core.errors import BlockedByCheck, GateRefused
 
+    told, unchecked = verified.differences, len(verified.unchecked)
     rows = [(one.kind.value, one.name, one.locked or "none", one.installed or "none", one.evidence) for one in told]
     table = _table(f"Against {verify}", ("what", "package", "locked", "installed", "evidence"), rows)
-    text = drawn(table) if told else f"the environment is as {verify} has it"
-    answer(common, {"differences": [one.model_dump(mode="json") for one in told]}, text)
+    right = "the environment is" if not unchecked else "versions and installed files are"
+    text = drawn(table).rstrip() if told else f"{right} as {verify} has {'it' if not unchecked else 'them'}"
+    if unchecked:
+        text += (
+            f"\n{unchecked} packages' archive hashes could not be checked: name a folder with their files by --wheelhouse"
+        )
+    answer(common, verified.model_dump(mode="json"), text)
     if blocks := blocking(told):
         first = blocks[0]
         raise BlockedByCheck(
             f"{len(blocks)} packages > 0 differ from {verify}, the first: {first.name} {first.kind.value}: {first.evidence}",
-            remedy=f"pip install --require-hashes --no-deps -r {shlex.quote(str(verify))}",
+            remedy=f"pip install --force-reinstall --require-hashes --no-deps -r {shlex.quote(str(verify))}",
         )
     if told and strict:
         raise GateRefused(

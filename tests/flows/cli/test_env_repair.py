@@ -155,6 +155,11 @@ def test_a_lock_is_written_and_verified(
         f"the environment is as {path} has it\n",
     )
 
+    status, out, _ = run(capsys, "env", "lock", "--python", made, "--verify", path)
+    assert status == 0
+    assert "the environment is as" not in out
+    assert f"{len(asked())} packages' archive hashes could not be checked: name a folder" in out
+
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join(lines[:-1]), encoding="utf-8")
     assert run(capsys, "env", "lock", *where, "--verify", path)[0] == 0
