@@ -162,6 +162,7 @@ def _ask_all(plan: Plan, scratch: Path, sink: OnEvent, *, yes: bool) -> Plan:
 
     if plan.doable:
         told = preview(plan, scratch, sink)
+        _still(sink)
         print(drawn(_faults_table(plan)), told, sep="\n", file=sys.stderr)
         if not yes and not _says_yes("Do this? A snapshot is taken first"):
             return plan.only(())
@@ -173,6 +174,7 @@ def _ask_each(plan: Plan, scratch: Path, sink: OnEvent) -> Plan:
     for number, fault in enumerate(plan.doable, 1):
         print(f"\n{number} of {len(plan.doable)}: {fault.name}: {fault.kind.value}", file=sys.stderr)
         told, possible = _explained(fault, plan.only([fault]), scratch, sink)
+        _still(sink)
         print("\n".join(told), file=sys.stderr)
         if possible and _says_yes("Do this step?"):
             chosen.append(fault)
@@ -196,6 +198,14 @@ def _explained(fault: Fault, step: Plan, scratch: Path, sink: OnEvent) -> tuple[
         return [*lines, f"  cannot be done: {error.problem}"], False
     says = [f"  installer:     {line}" for line in said.splitlines()]
     return [*lines, *says, "  going back:    edgekiln env fix --rollback"], True
+
+
+def _still(sink: OnEvent) -> None:
+    """Take the bars away: beside a live one Rich holds back what ends without a line's end, as a question does."""
+    from flows.cli.terminal import Terminal
+
+    if isinstance(sink, Terminal):
+        sink.clear()
 
 
 def _says_yes(question: str) -> bool:
