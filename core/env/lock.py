@@ -238,7 +238,8 @@ def render(locked: Lock, found: Survey) -> str:
 def read_lock(path: Path) -> Lock:
     """Read a requirements file with hashes; BadConfig names the line that is none."""
     if not path.is_file():
-        raise BadConfig(f"{path} is not there", remedy="Write a lock with `edgekiln env lock -o FILE`.")
+        what = "is no regular file" if path.exists() else "is not there"
+        raise BadConfig(f"{path} {what}", remedy="Write a lock with `edgekiln env lock -o FILE`.")
     if path.stat().st_size > MAX_LOCK_BYTES:
         raise BadConfig(f"{path} has > {MAX_LOCK_BYTES} bytes", remedy="Name a requirements file.")
     return parse_lock(path.read_text(encoding="utf-8", errors="replace"), path.name)
