@@ -1,4 +1,4 @@
-"""Gathers what a person can attach to a report of a mistake: one text file without secrets. It is written, never sent."""
+"""Gathers what a person can attach to a report of a mistake: one text without secrets. It is never sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from core.contract import Finding, Stage, utc
 from core.env.installed import survey
 from core.errors import EdgekilnError
 from core.events import parse_event
-from core.files import write_atomic
 from core.nouns import EnvReport
 from core.redaction import Person, redact
 from core.runs import RunRecord, runs
@@ -31,8 +30,7 @@ _TAIL_BYTES = 64 << 10
 _FENCE = "~~~~"
 
 
-def write(
-    target: Path,
+def report(
     workspace: Workspace,
     *,
     cache: Path,
@@ -40,8 +38,8 @@ def write(
     environ: Mapping[str, str],
     person: Person,
     config: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the report; `config` is the profile asked for, else that of the newest run. Every line passes the redaction."""
+) -> str:
+    """Return the report; `config` is the profile asked for, else that of the newest run. Every line passes the redaction."""
     recent = runs(workspace)[:_RUNS]
     told = config if config is not None else (recent[0].config if recent else None)
     sections = {
@@ -55,7 +53,7 @@ def write(
     }
     text = "".join(_section(title, lines) for title, lines in sections.items())
     head = f"# edgekiln bug report, {utc(datetime.now(UTC))}\n\nRead it before you attach it anywhere. Nothing was sent.\n"
-    write_atomic(target, redact(head + text, environ, person).encode())
+    return redact(head + text, environ, person)
 
 
 def _section(title: str, lines: Iterable[str]) -> str:
@@ -72,7 +70,7 @@ def _versions() -> list[str]:
 
 
 def _findings(workspace: Workspace) -> list[str]:
-    reports = [report for report in artifacts(workspace, Stage.ENV) if isinstance(report, EnvReport)]
+    reports = [each for each in artifacts(workspace, Stage.ENV) if isinstance(each, EnvReport)]
     if not reports:
         return ["no report lies in the workspace; `edgekiln env` writes one"]
     last = reports[-1]

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from core.contract import Contract, Limit
 from core.data.limits import CoverageLimits, DuplicateLimits, PrivacyLimits, QualityWeights, RuleLimits
-from core.errors import BadConfig, ToolMissing, UnknownProfile
+from core.errors import BadConfig, EnvironmentFault, ToolMissing, UnknownProfile
 from core.field_types import EndpointUrl, ProfileName, VariableName
 from core.section import Operational, Section
 from core.yaml_file import parse_yaml, read_yaml
@@ -224,20 +224,30 @@ def shipped(folder: str) -> Path:
 
 def user_folder() -> Path:
     """Return the folder of the user's own profiles, models, presets and devices."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgekiln"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config") / "edgekiln"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise EnvironmentFault(
+            "this user has no home folder: neither HOME nor the list of users names one",
+            remedy="Set HOME, or name folders: EDGEKILN_CACHE for the cache, XDG_CONFIG_HOME and HF_HOME for the rest.",
+        ) from error
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder: toolchain, default model, probe results."""
+    """Return the user's cache folder: toolchain, default model, probe results; EnvironmentFault for a user without home."""
     named = os.environ.get("EDGEKILN_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekiln"
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "edgekiln"
 
 
 def hf_home() -> Path:
     """Return the folder of the Hugging Face libraries, as huggingface_hub finds it."""
     if named := os.environ.get("HF_HOME"):
         return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "huggingface"
 
 
 def environment_variables(names: Iterable[str]) -> dict[str, str]:

@@ -9,8 +9,12 @@ from pydantic import AfterValidator, StringConstraints
 
 
 def _endpoint(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its text repeats what stands for the port: a password, where a slash or an @ is missing
+        sound = False
+    if not sound:
         raise ValueError("is no http:// or https:// address")
     if parts.username is not None:
         raise ValueError("holds a user or a password: put the key into a variable and name it in label.api_key_env")

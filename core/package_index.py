@@ -45,12 +45,15 @@ def drop(archive: Path) -> None:
 
 
 @contextmanager
-def hold(target: Path) -> Iterator[None]:
-    """Hold the right to make a folder of the cache; another process waits. A kill releases it."""
+def hold(target: Path) -> Iterator[int]:
+    """Hold the right to make a folder of the cache, and yield the lock's file descriptor; another process waits.
+
+    A kill releases it, unless a child that inherited the descriptor still runs.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f"{target.name}.lock").open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+        yield stream.fileno()
 
 
 @contextmanager

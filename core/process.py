@@ -30,16 +30,18 @@ def run(
     cwd: Path | None = None,
     stdout: Path | None = None,
     on_tick: OnTick | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> None:
     """Run a program to its end.
 
     `log` takes standard error, and standard output too unless `stdout` names a file for it; `env` is added to this
-    process's environment; `on_tick` is called about 20 times a second. ToolMissing when the program is not there,
+    process's environment; `on_tick` is called about 20 times a second; `pass_fds` are
+    the file descriptors it inherits: that of a lock keeps it locked for as long as the program runs. ToolMissing when the program is not there,
     ProcessFailed on a non-zero status or after `timeout_s`; the program's whole group is ended in any case.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as errors, (stdout or log).open("wb" if stdout else "ab") as output:
-        child = _start(argv, env, cwd, (output.fileno(), errors.fileno()))
+        child = _start(argv, env, cwd, (output.fileno(), errors.fileno()), pass_fds)
         try:
             status = _wait(child, timeout_s, on_tick)
         finally:

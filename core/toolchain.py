@@ -13,7 +13,7 @@ from core.config import cache_folder
 from core.contract import Contract
 from core.errors import ToolchainFailed
 from core.events import OnEvent, ignore
-from core.toolchain_build import COMMIT, VERSION, Recipe
+from core.toolchain_build import COMMIT, NO_COMPILER, VERSION, Recipe
 
 
 class Toolchain(Contract):
@@ -46,8 +46,7 @@ class Toolchain(Contract):
 
 def find() -> Toolchain | None:
     """Return the toolchain built for this machine, or None; builds nothing."""
-    recipe = toolchain_build.recipe()
-    return _read(recipe)
+    return _finished(toolchain_build.recipe())
 
 
 def ensure(on_event: OnEvent = ignore) -> Toolchain:
@@ -56,7 +55,7 @@ def ensure(on_event: OnEvent = ignore) -> Toolchain:
     ToolMissing names the packages of a missing compiler; ToolchainFailed, DownloadCorrupt, DiskFull.
     """
     recipe = toolchain_build.recipe()
-    if found := _read(recipe):
+    if found := _finished(recipe):
         return found
     toolchain_build.require_programs()
     folder = _folder(recipe)
@@ -76,6 +75,18 @@ def use_libraries(toolchain: Toolchain) -> None:
 
 def _folder(recipe: Recipe) -> Path:
     return cache_folder() / "toolchain" / recipe.key()
+
+
+def _finished(recipe: Recipe) -> Toolchain | None:
+    """Return the toolchain of a recipe; where no compiler is on PATH now, the newest that some compiler made of it."""
+    if (found := _read(recipe)) or recipe.compiler != NO_COMPILER:
+        return found
+    marks = [(mark.stat().st_mtime, mark.parent) for mark in (cache_folder() / "toolchain").glob("*/toolchain.json")]
+    for _, folder in sorted(marks, reverse=True):
+        about = toolchain_build.read_about(folder)
+        if about and about.recipe.model_copy(update={"compiler": NO_COMPILER}) == recipe:
+            return _read(about.recipe)
+    return None
 
 
 def _read(recipe: Recipe) -> Toolchain | None:

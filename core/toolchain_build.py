@@ -42,6 +42,7 @@ _FLAGS = (
     "-DLLAMA_BUILD_NUMBER=0",  # upstream counts commits; an archive cannot
     "-DGIT_EXE=",  # else ggml takes the commit of whatever repository encloses the cache
 )
+NO_COMPILER = "none"
 _PROGRAMS = {"cmake": "cmake", "make": "make", "cc": "gcc", "c++": "g++"}  # program -> Debian package
 _KEPT = ("LICENSE", "convert_*.py", "conversion", "gguf-py", "models", "grammars", "tools/*/README.md")
 _NEEDED_BYTES = 1200 << 20  # measured: archive unpacked, object files and results together take about 0.7 GB
@@ -213,7 +214,7 @@ def _cores() -> int:
 
 def _compiler() -> str:
     if shutil.which("c++") is None:
-        return "none"
+        return NO_COMPILER
     with contextlib.suppress(ProcessFailed):
         return capture(["c++", "--version"], timeout_s=30).partition("\n")[0]
     return "unknown"

@@ -61,7 +61,7 @@ def gpu_reading(readings: Readings) -> GpuReading:
     """Return what NVML and the kernel told; a probe that failed is a reading without GPUs that says why."""
     reading = readings.get(NVML_PROBE)
     if reading is None or reading.value is None:
-        return GpuReading(lacks="driver", evidence=f"NVML: {reading.error if reading else 'it was not asked'}")
+        return GpuReading(lacks="answer", evidence=f"NVML: {reading.error if reading else 'it was not asked'}")
     return GpuReading.model_validate(reading.value)
 
 
@@ -87,16 +87,17 @@ def accelerator_findings(nvml: GpuReading, torch: TorchFacts | None, *, needed: 
 
 
 def _none(seen: Seen) -> Iterator[Finding]:
-    """Nothing to train on, though the job needs it; or NVIDIA's driver is there and does not work."""
+    """Nothing to train on, though the job needs it; or NVIDIA's driver is there and does not work, whoever needs it."""
     torch_has_one = bool(seen.torch and seen.torch.devices)
-    if seen.usable or torch_has_one or not seen.needed:
-        return
     broken = seen.nvml.lacks == "driver"
+    if seen.usable or torch_has_one or not (seen.needed or broken):
+        return
+    needed = ", the job needs one (env.needs_cuda or train.device)" if seen.needed else ""
     yield Finding(
         code="cuda",
-        severity=Severity.ERROR,
+        severity=seen.severity,
         where="GPU",
-        evidence=f"0 usable GPUs, the job needs one (env.needs_cuda or train.device): {seen.nvml.evidence}",
+        evidence=f"0 usable GPUs{needed}: {seen.nvml.evidence}",
         cause="the NVIDIA driver is installed but does not work" if broken else _ABSENT[seen.nvml.lacks],
         confidence=Confidence.HIGH if broken else Confidence.MEDIUM,
         remedy=_BROKEN_DRIVER if broken else _NO_DRIVER,
@@ -107,6 +108,7 @@ def _none(seen: Seen) -> Iterator[Finding]:
 _ABSENT = {
     None: "there is no NVIDIA GPU here, or the container does not pass it through",
     "binding": "NVML cannot be asked: its Python binding is missing",
+    "answer": "asking the driver crashed or hung: what it told, if anything, is lost",
     "library": "there is no GPU here, its driver is not installed, or the container does not pass it through",
 }
 _NO_DRIVER = (
@@ -319,7 +321,8 @@ def accelerator_facts(nvml: GpuReading, torch: TorchFacts | None) -> list[Fact]:
         for n, gpu in enumerate(nvml.amd)
     ]
     if not told:
-        told.append(Fact(name="GPU", value="none", source=nvml.evidence))
+        known = nvml.lacks in {None, "library"}
+        told.append(Fact(name="GPU", value="none" if known else "unknown", source=nvml.evidence))
     if nvml.driver:
         told.append(Fact(name="NVIDIA driver", value=f"{nvml.driver}, CUDA up to {nvml.cuda}", source="NVML"))
     told += [Fact(name=f"GPU {link.first} to {link.second}", value=link.path, source="NVML") for link in nvml.links]

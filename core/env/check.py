@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from core.config import Profile, cache_folder
+from core.config import Profile, cache_folder, environment_variables, hf_home
 from core.contract import Finding, Limit, Severity, Stage
 from core.env import fit, packages, remote_board, third_party
 from core.env.accelerators import ACCELERATORS
@@ -38,6 +38,15 @@ from core.stage import Facts, Order, produce
 from core.workspace import Workspace, artifacts
 
 _VERSION = 2
+# what the probes and the libraries they ask go by; values enter the identity's hash alone
+_VARIABLES = (
+    *("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
+    *("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_HOME"),
+    *("HF_ENDPOINT", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN_PATH"),
+    *(name for scheme in ("http", "https", "all", "no") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())),
+)
+_SECRETS = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # only whether they are set
+_PASSING = "EDGEKILN_PASSING_SERVER"
 _COSTS_NO_MEMORY = frozenset(
     {"num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm", "seed"}
 )
@@ -138,8 +147,21 @@ def _asked(context: Context) -> str:
             "alerts": list(context.profile.alerts.url_envs),
             "train": {name: value for name, value in train.items() if name not in _COSTS_NO_MEMORY},
             "quantisations": list(context.profile.export.quantisations),
+            "folders": [str(context.cache), str(hf_home())],
+            "variables": _variables(context),
         }
     )
+
+
+def _variables(context: Context) -> dict[str, str | bool]:
+    """Return the variables the answer depends on; of secrets only that they are set."""
+    found = environment_variables(_VARIABLES)
+    if found.get("PREFECT_API_URL") == environment_variables([_PASSING]).get(_PASSING):
+        found.pop("PREFECT_API_URL", None)  # a run's own server, on another port each time
+    profile = context.profile
+    tokens = [model.token_env for model in services.hub_models(context).values()]
+    secret = [*_SECRETS, profile.label.api_key_env, *profile.alerts.url_envs, *tokens]
+    return {**found, **dict.fromkeys(environment_variables([name for name in secret if name]), True)}
 
 
 def _last_one_blocked(order: Order[EnvReport], workspace: Workspace) -> bool:

@@ -61,7 +61,8 @@ class _Head(BaseModel):
 def read_document(path: Path) -> EnvDocument:
     """Read a document somebody wrote; BadConfig when it is too large, none at all, or of another schema version."""
     if not path.is_file():
-        raise BadConfig(f"{path} is not there", remedy="Write one with `edgekiln env --json -o FILE`.")
+        what = "is no regular file" if path.exists() else "is not there"
+        raise BadConfig(f"{path} {what}", remedy="Write one with `edgekiln env --json -o FILE`.")
     if path.stat().st_size > MAX_DOCUMENT_BYTES:
         raise BadConfig(f"{path} has > {MAX_DOCUMENT_BYTES} bytes", remedy="Name a file of `edgekiln env --json`.")
     data = path.read_bytes()

@@ -107,10 +107,12 @@ def _unknown(student: StudentReading, why: str) -> Finding:
         code=FITS,
         severity=Severity.INFO,
         where=student.name,
-        evidence=f"not estimated: {student.why or why}",
+        evidence=f"not estimated: {why if student.shape else student.why or why}",
         cause=why,
         confidence=Confidence.HIGH,
-        remedy="Nothing has to be done; fetch the student and look again, or give its card a `shape`.",
+        remedy="Nothing has to be done here; see what is told of that device, and look again when it can be read."
+        if student.shape
+        else "Nothing has to be done; fetch the student and look again, or give its card a `shape`.",
     )
 
 

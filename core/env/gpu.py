@@ -6,6 +6,7 @@ Importable, and runs, without any driver: what could not be read is told as evid
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +16,7 @@ from core.contract import Contract
 
 _KFD = Path("/sys/class/kfd/kfd/topology/nodes")
 _MIB = 1 << 20
+_LIBRARY = "libnvidia-ml.so.1"
 # nvml.h, nvmlClocksEventReasons: those that slow a GPU against its owner's will. Idle, applications' clocks and sync boost
 # are somebody's choice, and the software power cap is what every busy GPU meets.
 _THROTTLES = {
@@ -79,8 +81,8 @@ class AmdGpu(Contract):
 class GpuReading(Contract):
     """What could be read; `evidence` says from where, or why nothing.
 
-    `lacks` is what keeps NVML from answering: its Python binding, its library (which comes with the driver), or a driver
-    that works. `cuda` is the highest CUDA version the driver knows.
+    `lacks` is what keeps NVML from answering: its Python binding, its library (which comes with the driver), a driver that
+    works, or an answer before the probe ended. `cuda` is the highest CUDA version the driver knows.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -88,7 +90,7 @@ class GpuReading(Contract):
     driver: str | None = None
     cuda: str | None = None
     amd: tuple[AmdGpu, ...] = ()
-    lacks: Literal["binding", "library", "driver"] | None = None
+    lacks: Literal["binding", "library", "driver", "answer"] | None = None
     evidence: str
 
 
@@ -105,9 +107,10 @@ def _nvidia() -> GpuReading:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        absent = isinstance(error, pynvml.NVMLError_LibraryNotFound)
-        where = "libnvidia-ml.so.1" if absent else "NVML"
-        return GpuReading(lacks="library" if absent else "driver", evidence=f"{where}: {error}")
+        if not isinstance(error, pynvml.NVMLError_LibraryNotFound):
+            return GpuReading(lacks="driver", evidence=f"NVML: {error}")
+        why = unloadable()
+        return GpuReading(lacks="driver" if why else "library", evidence=f"{_LIBRARY}: {why or error}")
     try:
         return _ask(pynvml)
     except pynvml.NVMLError as error:
@@ -115,6 +118,18 @@ def _nvidia() -> GpuReading:
     finally:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
+
+
+def unloadable() -> str | None:
+    """Return the loader's word on a library that is there and cannot be loaded; None where there is none.
+
+    pynvml tells both as "not found". dlopen(3) says "No such file" of one that is nowhere on the loader's path.
+    """
+    try:
+        ctypes.CDLL(_LIBRARY)
+    except OSError as error:
+        return None if f"{_LIBRARY}: cannot open shared object file: No such file" in str(error) else str(error)
+    return None
 
 
 def _ask(nvml: Any) -> GpuReading:

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
 from core.contract import Contract
-from core.errors import RepairFailed, ToolMissing, UsageError
+from core.errors import ProcessFailed, RepairFailed, ToolMissing, UsageError
 from core.process import run
 
 _SURVEY_TIMEOUT_S = 120.0  # a cold disk with thousands of files
@@ -94,7 +94,7 @@ def survey(python: Path, scratch: Path) -> Survey:
     answer.unlink(missing_ok=True)
     program = (resources.files("core.env") / "survey.py").read_text(encoding="utf-8")
     # -c and an empty folder to stand in: neither this module's folder nor the caller's gets onto the path
-    run([str(python), "-c", program, str(answer)], log=scratch / "survey.log", timeout_s=_SURVEY_TIMEOUT_S, cwd=scratch)
+    _ask([str(python), "-c", program, str(answer)], scratch / "survey.log", _SURVEY_TIMEOUT_S)
     try:
         return Survey.model_validate_json(answer.read_bytes())
     except (OSError, ValidationError) as error:
@@ -172,8 +172,19 @@ def pip_for(found: Survey) -> Installer:
 def freeze(installer: Installer, scratch: Path) -> str:
     """Return what `pip freeze --all` or `uv pip freeze` prints."""
     printed = scratch / "freeze.txt"
-    run(installer.freeze(), log=scratch / "freeze.log", timeout_s=_PIP_TIMEOUT_S, cwd=scratch, stdout=printed)
+    _ask(installer.freeze(), scratch / "freeze.log", _PIP_TIMEOUT_S, stdout=printed)
     return printed.read_text(encoding="utf-8")
+
+
+def _ask(argv: Sequence[str], log: Path, timeout_s: float, stdout: Path | None = None) -> None:
+    """Run a program whose log goes with its scratch folder: an error tells the log's end and names no file."""
+    try:
+        run(argv, log=log, timeout_s=timeout_s, cwd=log.parent, stdout=stdout)
+    except (ProcessFailed, OSError) as error:
+        said = error.problem if isinstance(error, ProcessFailed) else f"{argv[0]} cannot be run: {error.strerror}"
+        raise RepairFailed(
+            said, remedy=f"Is {argv[0]} a Python interpreter, and whole? Else make it anew: make setup"
+        ) from error
 
 
 def archive_sha256(found: Distribution) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,6 +60,7 @@ class DifferenceKind(StrEnum):
     VERSION = "other version"
     ARCHIVE = "other file"
     BROKEN = "files missing"
+    CHANGED = "files changed"
     EXTRA = "not locked"
 
 
@@ -236,7 +238,8 @@ def render(locked: Lock, found: Survey) -> str:
 def read_lock(path: Path) -> Lock:
     """Read a requirements file with hashes; BadConfig names the line that is none."""
     if not path.is_file():
-        raise BadConfig(f"{path} is not there", remedy="Write a lock with `edgekiln env lock -o FILE`.")
+        what = "is no regular file" if path.exists() else "is not there"
+        raise BadConfig(f"{path} {what}", remedy="Write a lock with `edgekiln env lock -o FILE`.")
     if path.stat().st_size > MAX_LOCK_BYTES:
         raise BadConfig(f"{path} has > {MAX_LOCK_BYTES} bytes", remedy="Name a requirements file.")
     return parse_lock(path.read_text(encoding="utf-8", errors="replace"), path.name)
@@ -270,18 +273,30 @@ def _parse_line(line: str, where: str) -> Locked:
     return Locked(name=str(canonicalize_name(wanted.name)), version=exact[0], sha256=hashes)
 
 
-def differences(found: Survey, locked: Lock, wheelhouse: Path | None = None) -> list[Difference]:
-    """Compare an environment with a lock, the missing first.
+class Verified(Contract):
+    """How an environment differs from a lock, the missing first; and whose archive's hash nothing here can tell."""
 
-    A file's identity is checked where it can be: by the hash pip wrote down, or against the wheelhouse's file of that hash.
+    differences: tuple[Difference, ...]
+    unchecked: tuple[str, ...]
+
+
+def verify(found: Survey, locked: Lock, wheelhouse: Path | None = None) -> Verified:
+    """Compare an environment with a lock: versions, every installed file with its RECORD, archives where it can be.
+
+    An archive's hash is the one pip wrote down, which it does for direct files alone; else the installed files are compared
+    with the wheelhouse's wheel of that hash; without either it is told as unchecked.
     """
     here = {one.key: one for one in found.distributions}
     archives = _by_hash(wheelhouse) if wheelhouse else {}
     told = [difference for one in locked.packages if (difference := _differs(one, here.get(one.name), archives))]
     names = {one.name for one in locked.packages}
+    wrong = {one.name for one in told}
     told += [_extra(one) for one in found.distributions if one.key not in {*names, *_INSTALLERS, *_without_hash(found)}]
     order = list(DifferenceKind)
-    return sorted(told, key=lambda difference: (order.index(difference.kind), difference.name))
+    told.sort(key=lambda difference: (order.index(difference.kind), difference.name))
+    right = [one for one in locked.packages if one.name not in wrong]
+    unchecked = [one.name for one in right if not archive_sha256(here[one.name]) and not _wheels(one, archives)]
+    return Verified(differences=tuple(told), unchecked=tuple(unchecked))
 
 
 def _by_hash(wheelhouse: Path) -> dict[str, Path]:
@@ -297,15 +312,47 @@ def _differs(one: Locked, here: Distribution | None, archives: Mapping[str, Path
         return differ(DifferenceKind.MISSING, "it is not installed")
     if _plain(here.version) != _plain(one.version):
         return differ(DifferenceKind.VERSION, f"{here.version} is installed")
+    found = _other_content(one, here, archives)
+    return differ(*found) if found else None
+
+
+def _other_content(one: Locked, here: Distribution, archives: Mapping[str, Path]) -> tuple[DifferenceKind, str] | None:
+    """Return how files of the right version differ."""
     if here.broken_count:
-        return differ(DifferenceKind.BROKEN, here.broken_files[0])
+        return DifferenceKind.BROKEN, here.broken_files[0]
     came = archive_sha256(here)
     if came is not None and came not in one.sha256:
-        return differ(DifferenceKind.ARCHIVE, f"it was installed from a file with sha256 {came[:12]}")
-    wheels = [archives[h] for h in one.sha256 if h in archives and archives[h].suffix == ".whl"]
+        return DifferenceKind.ARCHIVE, f"it was installed from a file with sha256 {came[:12]}"
+    if changed := _changed(here):
+        return DifferenceKind.CHANGED, f"{changed} is not as its RECORD has it"
+    wheels = _wheels(one, archives)
     if wheels and not any(same_files(here, path) for path in wheels):
-        return differ(DifferenceKind.ARCHIVE, f"its files are not those of {wheels[0].name}")
+        return DifferenceKind.ARCHIVE, f"its files are not those of {wheels[0].name}"
     return None
+
+
+def _wheels(one: Locked, archives: Mapping[str, Path]) -> list[Path]:
+    return [archives[h] for h in one.sha256 if h in archives and archives[h].suffix == ".whl"]
+
+
+def _changed(here: Distribution) -> str | None:
+    """Return the first installed file whose hash is not the one RECORD tells; compiled files are made again by themselves."""
+    record = Path(here.folder) / "RECORD"
+    if here.editable or not record.is_file():
+        return None
+    for path, digest in _record(record.read_text(encoding="utf-8", errors="replace")):
+        file = Path(here.folder).parent / path
+        if digest.startswith("sha256=") and not path.endswith(".pyc") and _digest(file) != digest:
+            return path
+    return None
+
+
+def _digest(path: Path) -> str | None:
+    """Return a file's hash as RECORD writes it, None for one that cannot be read."""
+    try:
+        return f"sha256={base64.urlsafe_b64encode(bytes.fromhex(sha256_of(path))).rstrip(b'=').decode()}"
+    except OSError:
+        return None
 
 
 def _extra(one: Distribution) -> Difference:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from core.config import cache_folder
 from core.contract import Contract
 from core.env import snapshot as snapshots
 from core.env.faults import Fault, Wish, find_faults
@@ -75,11 +76,15 @@ def make_plan(python: Path, wish: Wish, source: Source, scratch: Path, *, tool: 
 
 
 def preview(plan: Plan, scratch: Path, on_event: OnEvent = ignore) -> str:
-    """Return what the installer says it would install, dependencies too; RepairFailed when it finds no way."""
+    """Return what the installer says it would install, dependencies too.
+
+    RepairFailed when it finds no way, or the environment belongs to the system: its pip would only say so less clearly.
+    """
+    _refuse_system(plan.found)
     told = []
     for argv in plan.commands():
         at = argv.index("install") + 1
-        printed = scratch / "preview.txt"
+        printed = cache_folder() / "logs" / "env-fix-preview.log"  # kept: an error names it
         printed.unlink(missing_ok=True)
         _run(
             [*argv[:at], "--dry-run", *argv[at:]],
@@ -104,13 +109,14 @@ def apply(plan: Plan, scratch: Path, on_event: OnEvent = ignore) -> Repaired:
     """
     _refuse_system(plan.found)
     prefix = Path(plan.found.prefix)
-    with hold(prefix / snapshots.FOLDER / "one-at-a-time"):
+    with hold(prefix / snapshots.FOLDER / "one-at-a-time") as lock:
         taken = snapshots.take(plan.found, plan.installer, scratch)
         on_event(Note(stage=None, text=f"snapshot {taken.snapshot_id} lies in {snapshots.folder_of(taken)}"))
         log = snapshots.folder_of(taken) / "apply.log"
         _clear(plan.found, [path for fault in plan.doable for path in fault.clear])
         for argv in plan.commands():
-            _run(argv, log, scratch, on_event, f"Go back with: edgekiln env fix --rollback --python {plan.found.python}")
+            back = f"Go back with: edgekiln env fix --rollback --python {plan.found.python}"
+            _run(argv, log, scratch, on_event, back, pass_fds=[lock])
         after = survey(Path(plan.found.python), scratch)
         snapshots.prune(prefix)
     return Repaired(
@@ -140,10 +146,13 @@ def _clear(found: Survey, paths: Sequence[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _run(argv: Sequence[str], log: Path, scratch: Path, on_event: OnEvent, then: str) -> None:
+def _run(
+    argv: Sequence[str], log: Path, scratch: Path, on_event: OnEvent, then: str, *, pass_fds: Sequence[int] = ()
+) -> None:
     try:
         with disk_full_is_an_error(log.parent):
-            run(argv, log=log, timeout_s=_TIMEOUT_S, cwd=scratch, on_tick=heartbeat("installing", on_event))
+            tick = heartbeat("installing", on_event)
+            run(argv, log=log, timeout_s=_TIMEOUT_S, cwd=scratch, on_tick=tick, pass_fds=pass_fds)
     except ProcessFailed as error:
         raise RepairFailed(error.problem, remedy=f"Read {log}. {then}") from error
 

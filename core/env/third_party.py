@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from core.contract import Contract, Finding, Severity
 from core.env.capability import Capability, Check, Context, Readings, value_of
 from core.env.probe import Probe, ProbeName, Target
+from core.env.roles import Role
 from core.nouns import Fact
 
 GROUP = "edgekiln.env_checks"
@@ -45,7 +46,8 @@ def capabilities(points: Iterable[metadata.EntryPoint], taken: Iterable[str]) ->
     """Return a part of the doctor for each entry point; one with a bad or taken name is a part that only says so."""
     codes, made = set(taken), []
     for point in points:
-        made.append(_refused(point, why) if (why := _mistake(point, codes)) else _capability(point))
+        why = _mistake(point, codes)
+        made.append(_refused(point, why, taken=point.name in codes) if why else _capability(point))
         codes.add(point.name)
     return made
 
@@ -81,7 +83,7 @@ def _capability(point: metadata.EntryPoint) -> Capability:
             told = value_of(readings, name, Told)
         except ValidationError as error:
             return [_broken(point, f"it did not return core.env.third_party.Told: {error.error_count()} mistakes")]
-        return [finding.model_copy(update={"code": point.name}) for finding in told.findings] if told else []
+        return [_named(finding, point) for finding in told.findings] if told else []
 
     def facts(readings: Readings, _context: Context) -> list[Fact]:
         try:
@@ -93,24 +95,32 @@ def _capability(point: metadata.EntryPoint) -> Capability:
     return Capability(name=name, checks=(Check(code=point.name),), probes=probes, findings=findings, facts=facts)
 
 
-def _refused(point: metadata.EntryPoint, why: str) -> Capability:
+def _named(finding: Finding, point: metadata.EntryPoint) -> Finding:
+    strange = [role for role in finding.roles if role not in set(Role)]
+    if strange:
+        return _broken(point, f"its finding {finding.code} names {strange[0]!r}, which is none of {', '.join(Role)}")
+    return finding.model_copy(update={"code": point.name})
+
+
+def _refused(point: metadata.EntryPoint, why: str, *, taken: bool) -> Capability:
     return Capability(
         name=f"third-party.{point.value}",
         checks=(Check(code=point.name),),
         probes=lambda _context: [],
-        findings=lambda _readings, _context: [_broken(point, why)],
+        findings=lambda _readings, _context: [_broken(point, why, taken=taken)],
     )
 
 
-def _broken(point: metadata.EntryPoint, evidence: str) -> Finding:
+def _broken(point: metadata.EntryPoint, evidence: str, *, taken: bool = False) -> Finding:
     package = point.dist.name if point.dist else point.value
+    skip = "" if taken else f", or leave the check out: --set env.skip='[{point.name}]'"  # it would be the other check
     return Finding(
         code=point.name,
         severity=Severity.WARNING,
         where=f"{package} ({point.value})",
         evidence=evidence,
         cause="this third-party check is broken",
-        remedy=f"Mend or remove the package {package}, or leave the check out: --set env.skip='[{point.name}]'",
+        remedy=f"Mend or remove the package {package}{skip}.",
         remedy_argv=("pip", "uninstall", package),
         verify_argv=("edgekiln", "env", "--no-cache"),
     )

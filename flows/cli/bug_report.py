@@ -7,18 +7,21 @@ import os
 import platform
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.session import Common, answer, begin, tree
+from flows.cli.session import Common, answer, begin, named_path, tree, write_named
+
+if TYPE_CHECKING:
+    from core.redaction import Person
 
 _DEFAULT_COMMON = Common()
 
 
 def bug_report(
     *,
-    output: Annotated[Path, Parameter(alias="-o")] = Path("edgekiln-bug-report.md"),
+    output: Annotated[Path, Parameter(alias="-o", converter=named_path)] = Path("edgekiln-bug-report.md"),
     profile: str | None = None,
     common: Common = _DEFAULT_COMMON,
 ) -> None:
@@ -32,22 +35,31 @@ def bug_report(
         Tell this profile's configuration instead of the newest run's
     """
     from core import config
-    from core.bug_report import write
-    from core.redaction import Person
+    from core.bug_report import report
 
     begin(common)
     told = config.load(profile).model_dump(mode="json") if profile else None
-    person = Person(home=Path.home(), user=getpass.getuser(), host=platform.node())
     with tempfile.TemporaryDirectory(prefix="edgekiln-report-") as scratch:
-        write(
-            output,
+        text = report(
             tree(common),
             cache=config.cache_folder(),
             scratch=Path(scratch),
             environ=os.environ,
-            person=person,
+            person=_person(),
             config=told,
         )
+    write_named(output, text)
     answer(
         common, {"written": str(output)}, f"{output} is written. Read it before you attach it anywhere; nothing was sent."
     )
+
+
+def _person() -> Person:
+    """Return whose machine it is; a user of a container may have neither name nor home."""
+    from core.redaction import Person
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = ""
+    return Person(home=Path(os.path.expanduser("~")), user=user, host=platform.node())  # noqa: PTH111 - no error without one

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.session import Common, answer
+from flows.cli.session import Common, answer, named_path, write_named
 
 app = App(name="config")
 _DEFAULT_COMMON = Common()
@@ -38,7 +38,11 @@ def check(
 
 
 @app.command
-def schema(*, output: Path | None = None, common: Common = _DEFAULT_COMMON) -> None:
+def schema(
+    *,
+    output: Annotated[Path | None, Parameter(alias="-o", converter=named_path)] = None,
+    common: Common = _DEFAULT_COMMON,
+) -> None:
     """Print the JSON Schema of a profile, or write it to a file for an editor to use.
 
     Parameters
@@ -47,10 +51,9 @@ def schema(*, output: Path | None = None, common: Common = _DEFAULT_COMMON) -> N
         File to write
     """
     from core.config import json_schema
-    from core.files import write_atomic
 
     text = json.dumps(json_schema(), indent=1, ensure_ascii=False)
     if output is None:
         answer(common, json_schema(), text, exact=True)
     else:
-        write_atomic(output, f"{text}\n".encode())
+        write_named(output, text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from flows.cli.session import Common, begin, drawn, tree
+from flows.cli.session import Common, begin, drawn, named_path, tree, write_named
 
 if TYPE_CHECKING:
     from core.env.document import EnvDocument
@@ -45,7 +45,7 @@ class Look:
     "One row for each finding"
     html: Annotated[bool, Parameter(negative=())] = False
     "A page that needs no network"
-    output: Annotated[Path | None, Parameter(alias="-o")] = None
+    output: Annotated[Path | None, Parameter(alias="-o", converter=named_path)] = None
     "Write the answer to this file"
 
 
@@ -125,16 +125,10 @@ def _rendered(told: EnvDocument, kind: Literal["text", "json", "csv", "html"]) -
 
 
 def _write(text: str, output: Path | None) -> None:
-    from core.errors import UsageError
-    from core.files import write_atomic
-
     if output is None:
         print(text.rstrip("\n"))
-        return
-    try:
-        write_atomic(output, f"{text.rstrip()}\n".encode())
-    except OSError as error:
-        raise UsageError(f"-o {output}: {error.strerror}", remedy="Name a file you may write.") from error
+    else:
+        write_named(output, text)
 
 
 def _refuse_warnings(told: EnvDocument) -> None:
@@ -151,7 +145,7 @@ def _refuse_warnings(told: EnvDocument) -> None:
 
 
 @app.command
-def schema(*, output: Path | None = None) -> None:
+def schema(*, output: Annotated[Path | None, Parameter(alias="-o", converter=named_path)] = None) -> None:
     """Print the JSON Schema of `edgekiln env --json`, or write it to a file.
 
     Parameters

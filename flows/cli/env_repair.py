@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from flows.cli.session import Common, answer, begin, drawn, tree
+from flows.cli.session import Common, answer, begin, drawn, named_path, tree, write_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from core.contract import Finding
     from core.env.faults import Fault
     from core.env.installed import Source
-    from core.env.lock import Difference
+    from core.env.lock import Verified
     from core.env.repair import Change, Plan, Repaired
     from core.events import Event, OnEvent
     from core.report.table import Cell, Table
@@ -162,6 +162,7 @@ def _ask_all(plan: Plan, scratch: Path, sink: OnEvent, *, yes: bool) -> Plan:
 
     if plan.doable:
         told = preview(plan, scratch, sink)
+        _still(sink)
         print(drawn(_faults_table(plan)), told, sep="\n", file=sys.stderr)
         if not yes and not _says_yes("Do this? A snapshot is taken first"):
             return plan.only(())
@@ -173,6 +174,7 @@ def _ask_each(plan: Plan, scratch: Path, sink: OnEvent) -> Plan:
     for number, fault in enumerate(plan.doable, 1):
         print(f"\n{number} of {len(plan.doable)}: {fault.name}: {fault.kind.value}", file=sys.stderr)
         told, possible = _explained(fault, plan.only([fault]), scratch, sink)
+        _still(sink)
         print("\n".join(told), file=sys.stderr)
         if possible and _says_yes("Do this step?"):
             chosen.append(fault)
@@ -196,6 +198,14 @@ def _explained(fault: Fault, step: Plan, scratch: Path, sink: OnEvent) -> tuple[
         return [*lines, f"  cannot be done: {error.problem}"], False
     says = [f"  installer:     {line}" for line in said.splitlines()]
     return [*lines, *says, "  going back:    edgekiln env fix --rollback"], True
+
+
+def _still(sink: OnEvent) -> None:
+    """Take the bars away: beside a live one Rich holds back what ends without a line's end, as a question does."""
+    from flows.cli.terminal import Terminal
+
+    if isinstance(sink, Terminal):
+        sink.clear()
 
 
 def _says_yes(question: str) -> bool:
@@ -253,7 +263,7 @@ def _roll_back(common: Common, target: Path, scratch: Path, snapshot: str | None
 
 def lock(
     *,
-    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    output: Annotated[Path | None, Parameter(alias="-o", converter=named_path)] = None,
     verify: Path | None = None,
     wheelhouse: Path | None = None,
     python: Path | None = None,
@@ -277,37 +287,41 @@ def lock(
     """
     from core.env import lock as locking
     from core.env.installed import source_of, survey
-    from core.files import write_atomic
 
     sink = begin(common)
     source = source_of(wheelhouse, None)
     with tempfile.TemporaryDirectory(prefix="edgekiln-lock-") as folder:
         found = survey((python or Path(sys.executable)).absolute(), Path(folder))
         if verify is not None:
-            told = locking.differences(found, locking.read_lock(verify), wheelhouse)
-            _show_differences(common, told, verify, strict=strict)
+            _show_differences(common, locking.verify(found, locking.read_lock(verify), wheelhouse), verify, strict=strict)
             return
         locked = locking.lock(found, source, Path(folder), sink)
     text = locking.render(locked, found)
     if output is not None:
-        write_atomic(output, text.encode())
+        write_named(output, text)
         text = f"{output} locks {len(locked.packages)} packages"
     answer(common, locked.model_dump(mode="json"), text.rstrip("\n"))
 
 
-def _show_differences(common: Common, told: Sequence[Difference], verify: Path, *, strict: bool) -> None:
+def _show_differences(common: Common, verified: Verified, verify: Path, *, strict: bool) -> None:
     from core.env.lock import blocking
     from core.errors import BlockedByCheck, GateRefused
 
+    told, unchecked = verified.differences, len(verified.unchecked)
     rows = [(one.kind.value, one.name, one.locked or "none", one.installed or "none", one.evidence) for one in told]
     table = _table(f"Against {verify}", ("what", "package", "locked", "installed", "evidence"), rows)
-    text = drawn(table) if told else f"the environment is as {verify} has it"
-    answer(common, {"differences": [one.model_dump(mode="json") for one in told]}, text)
+    right = "the environment is" if not unchecked else "versions and installed files are"
+    text = drawn(table).rstrip() if told else f"{right} as {verify} has {'it' if not unchecked else 'them'}"
+    if unchecked:
+        text += (
+            f"\n{unchecked} packages' archive hashes could not be checked: name a folder with their files by --wheelhouse"
+        )
+    answer(common, verified.model_dump(mode="json"), text)
     if blocks := blocking(told):
         first = blocks[0]
         raise BlockedByCheck(
             f"{len(blocks)} packages > 0 differ from {verify}, the first: {first.name} {first.kind.value}: {first.evidence}",
-            remedy=f"pip install --require-hashes --no-deps -r {shlex.quote(str(verify))}",
+            remedy=f"pip install --force-reinstall --require-hashes --no-deps -r {shlex.quote(str(verify))}",
         )
     if told and strict:
         raise GateRefused(

@@ -22,12 +22,14 @@ from core.errors import (
     EdgekilnError,
     EnvironmentFault,
     Terminated,
+    ToolMissing,
     UsageError,
     stop_of,
 )
 from core.report.visible import visible
 
 _CRASH_LOG_BYTES = 1_000_000
+_ROOMS = {"core", "tasks", "flows", "configs"}  # an import that fails in there is our mistake
 
 app = App(
     name="edgekiln",
@@ -153,7 +155,18 @@ def _known(error: BaseException, argv: Sequence[str]) -> EdgekilnError:
             log = _keep(error)
             remedy = f"Make it readable and writable for you, or name another place. {again} (where it came up: {log})"
             return EnvironmentFault(f"{path}: {error.strerror}", remedy=remedy)
+        case ImportError(name=str() as module) if module.partition(".")[0] not in _ROOMS:
+            return _not_whole(error, module)
     return stop_of(_ctrl_c[0] if _ctrl_c else error, again) or _unexpected(error)
+
+
+def _not_whole(error: ImportError, module: str) -> EdgekilnError:
+    """Return the error for a package of this installation that is missing or broken: the doctor needs some of them itself."""
+    return ToolMissing(
+        f"the package {module.partition('.')[0]} is missing or broken: {' '.join(str(error).split())[:200]}",
+        remedy=f"From another installation: edgekiln env fix --python {shlex.quote(sys.executable)}; or make this one anew:"
+        " make setup",
+    )
 
 
 def _workspace(argv: Sequence[str]) -> str:
@@ -175,21 +188,26 @@ def _unexpected(error: BaseException) -> EdgekilnError:
     return EdgekilnError(f"unexpected {type(error).__name__}: {first}", remedy=f"This is a mistake in edgekiln; see {path}")
 
 
-def _keep(error: BaseException) -> Path:
-    """Write an error's traceback to the crash log, whose oldest lines make room, and return its path."""
+def _keep(error: BaseException) -> str:
+    """Write an error's traceback to the crash log, whose oldest lines make room, and say where it is; never raises."""
     import traceback
     from datetime import UTC, datetime
 
-    from core.config import cache_folder
+    try:
+        from core.config import cache_folder
 
-    path = cache_folder() / "crash.log"
+        path = cache_folder() / "crash.log"
+    except (ImportError, EdgekilnError) as lost:
+        return f"no crash log: {' '.join(str(lost).split())[:200]}"
     head = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {_command(sys.argv[1:])}\n"
     entry = (head + "".join(traceback.format_exception(error))).encode(errors="backslashreplace")
-    with contextlib.suppress(OSError):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         earlier = path.read_bytes() if path.is_file() else b""
         path.write_bytes((earlier + entry)[-_CRASH_LOG_BYTES:])
-    return path
+    except OSError as lost:
+        return f"{path}, which could not be written: {lost.strerror}"
+    return str(path)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def _bring_up(held: ExitStack, sink: OnEvent) -> None:
 
     sink(Note(stage=None, text="starting a Prefect server for this run; PREFECT_API_URL takes one that is running"))
     url = held.enter_context(passing_server())
-    os.environ["PREFECT_API_URL"] = url
+    os.environ["PREFECT_API_URL"] = os.environ["EDGEKILN_PASSING_SERVER"] = url
     refresh_global_settings_context()
     import flows.distill  # noqa: F401
 

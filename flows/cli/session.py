@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
@@ -26,7 +27,7 @@ _NARROWEST = 60  # characters
 _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
 
 
-def _path(_type: type, tokens: Sequence[Token]) -> Path:
+def named_path(_type: type, tokens: Sequence[Token]) -> Path:
     """Read a path of the command line: one that is empty is refused, `~` is the user's home."""
     if not (named := tokens[0].value):
         raise ValueError("the path is empty")
@@ -47,13 +48,13 @@ def _at_home(path: Path) -> Path:
 class Common:
     """Options of every command."""
 
-    workspace: Annotated[Path | None, Parameter(converter=_path)] = None
+    workspace: Annotated[Path | None, Parameter(converter=named_path)] = None
     "Folder for everything that is made; else EDGEKILN_WORKSPACE, else ./.edgekiln"
     json: Annotated[bool, Parameter(negative=())] = False
     "One JSON document on standard output, everything else on standard error"
     verbose: Annotated[bool, Parameter(alias="-v", negative=())] = False
     "Tell more on standard error"
-    log_file: Annotated[Path | None, Parameter(converter=_path)] = None
+    log_file: Annotated[Path | None, Parameter(converter=named_path)] = None
     "Also write log lines to this file; it rotates"
 
 
@@ -116,7 +117,7 @@ def shelf(common: Common) -> Workspace:
 
 def from_here(text: str) -> str:
     """Return a text with its paths as a person writes them: from the current folder, else from `~`."""
-    here, home = str(Path.cwd()), str(Path.home())
+    here, home = str(Path.cwd()), os.path.expanduser("~")  # noqa: PTH111 - stays "~" for a user without home
     for folder, below, itself in ((here, "", "."), (home, "~/", "~")):
         if folder != "/":
             word = rf"(?<![^\s'\"=]){re.escape(folder)}"
@@ -150,3 +151,28 @@ def drawn(table: Table) -> str:
     told = {"title": from_here(table.title), "rows": rows, "notes": tuple(map(from_here, table.notes))}
     width = max(_NARROWEST, get_terminal_size((DEFAULT_WIDTH, 0)).columns)
     return render(table.model_copy(update=told), "text", width=width)
+
+
+def write_named(output: Path, text: str) -> None:
+    """Write an answer where a person named it: a regular file appears whole; a device, a pipe or a link keeps its place.
+
+    UsageError for a name that cannot be written, a missing folder too: one that was mistyped is not made.
+    """
+    from core.errors import UsageError
+    from core.files import disk_full_is_an_error, write_atomic
+
+    data = f"{text.rstrip()}\n".encode()
+    special = output.exists() and not output.is_file()  # asked before a link is followed: /dev/stdout leads to no path
+    target = output if special else Path(os.path.realpath(output))
+    if target.is_dir():
+        raise UsageError(f"-o {str(output)!r} names a folder, no file", remedy="Name a file to write.")
+    if not target.parent.is_dir():
+        raise UsageError(f"-o {output}: the folder {target.parent} is not there", remedy="Make it, or name another file.")
+    try:
+        if special:
+            with disk_full_is_an_error(target), target.open("wb") as stream:
+                stream.write(data)
+        else:
+            write_atomic(target, data)
+    except OSError as error:
+        raise UsageError(f"-o {output}: {error.strerror}", remedy="Name a file you may write.") from error

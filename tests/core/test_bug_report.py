@@ -6,7 +6,7 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.bug_report import write
+from core import bug_report
 from core.config import load
 from core.contract import Stage
 from core.env.host import read_host
@@ -50,7 +50,7 @@ def judged(workspace: Workspace) -> None:
 
 def report(workspace: Workspace, tmp_path: Path) -> str:
     target, places = tmp_path / "report.md", {"cache": tmp_path / "cache", "scratch": tmp_path / "scratch"}
-    write(target, workspace, **places, environ=ENVIRON, person=PERSON)
+    target.write_text(bug_report.report(workspace, **places, environ=ENVIRON, person=PERSON), encoding="utf-8")
     return target.read_text(encoding="utf-8")
 
 

@@ -130,6 +130,16 @@ def test_a_damaged_toolchain_says_what_is_missing_or_is_built_again(small: Path)
     assert verbs.ensure().program("llama-imatrix").is_file()
 
 
+def test_a_finished_build_is_found_though_no_compiler_is_on_the_path(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = verbs.ensure()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert verbs.find() == verbs.ensure() == built
+    monkeypatch.setenv("CMAKE_ARGS", "-DMARK=other")
+    assert verbs.find() is None
+
+
 def test_without_a_compiler_the_error_names_the_packages(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from core import toolchain; toolchain.ensure()"],

@@ -216,11 +216,16 @@ def test_a_reader_of_the_help_that_has_seen_enough_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("arguments", [("init", "{}/mine"), ("config", "schema", "--output", "{}/schema.json")])
-def test_a_file_that_cannot_be_written_is_no_mistake_in_edgekiln(arguments: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "status", "code"),
+    [(("init", "{}/mine"), 4, "environment"), (("config", "schema", "--output", "{}/schema.json"), 2, "usage")],
+)
+def test_a_file_that_cannot_be_written_is_no_mistake_in_edgekiln(
+    arguments: tuple[str, ...], status: int, code: str, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_bytes(b"")
     done = edgekiln(*(word.format(tmp_path / "file") for word in arguments))
-    refused(done, 4, "environment")
+    refused(done, status, code)
     assert f"{tmp_path}/file" in done.stderr
     assert "mistake" not in done.stderr
 
@@ -458,3 +463,63 @@ def test_every_shipped_profile_and_its_cards_are_sound(profile: str) -> None:
 def test_the_generated_schema_is_current() -> None:
     written = (ROOT / "configs" / "schemas" / "profile.schema.json").read_text(encoding="utf-8")
     assert json.loads(written) == json_schema()
+
+
+def run_without(package: str, *words: str) -> subprocess.CompletedProcess[str]:
+    program = f"import sys; sys.modules[{package!r}] = None; from flows.cli.main import run; sys.exit(run({list(words)}))"
+    return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("package", ["yaml", "pydantic", "packaging"])
+def test_a_package_that_is_missing_is_two_lines_and_says_who_can_mend_it(package: str) -> None:
+    done = run_without(package, "env", "fix")
+    refused(done, 4, "env-tool-missing")
+    assert f"the package {package} is missing or broken" in done.stderr
+    assert f"env fix --python {sys.executable}" in done.stderr
+
+
+def test_an_import_that_fails_in_our_own_rooms_is_a_mistake_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path))
+    assert (
+        "mistake in edgekiln" in _known(ImportError("cannot import name 'x' from 'core.y'", name="core.y"), ["env"]).remedy
+    )
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_uid: int) -> None:
+        raise KeyError("getpwuid(): uid not found")
+
+    for name in ("HOME", "EDGEKILN_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "LOGNAME", "USER"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_user_without_home_is_told_which_folders_to_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here(["models"]) == 4
+    told = capsys.readouterr().err
+    assert told.startswith("[environment] this user has no home folder")
+    assert "EDGEKILN_CACHE" in told
+    assert "no crash log" in _known(ValueError("y"), ["env"]).remedy
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_user_without_home_who_names_the_folders_can_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("EDGEKILN_CACHE", "XDG_CONFIG_HOME", "HF_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    assert run_here(["models"]) == 0
+    assert run_here(["bug-report", "-o", str(tmp_path / "report.md"), "--workspace", str(tmp_path / "ws")]) == 0
+    assert "is written" in capsys.readouterr().out
+
+
+def test_a_crash_log_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path / "file"))
+    assert "could not be written" in _known(ValueError("y"), ["env"]).remedy

@@ -197,7 +197,7 @@ def channel_findings(found: ChannelsReading) -> list[Finding]:
         _finding(
             "alerts",
             where=channel.name,
-            evidence=f"{channel.name}: {channel.problem}",
+            evidence=channel.problem,
             cause="nobody would be told through it",
             remedy=f"Put an Apprise URL into {channel.name}, or take it out of alerts.url_envs.",
             severity=Severity.WARNING,

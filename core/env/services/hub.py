@@ -10,7 +10,7 @@ from urllib.parse import quote
 from core.catalogue import HubModel
 from core.config import environment_variables, hf_home
 from core.contract import Contract
-from core.env.services.web import Way, get, way_to
+from core.env.services.web import Way, get, shown, way_to
 
 _ENDPOINT = "https://huggingface.co"
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # in the order huggingface_hub looks for them
@@ -57,7 +57,7 @@ def read(argument: dict[str, Any]) -> HubReading:
     if way.kind == "open" and value is not None:
         answer = get(f"{url}/api/whoami-v2", asked.within_s, {"Authorization": f"Bearer {value}"})
         refused = answer.problem if answer.status in {401, 403} else None
-    return HubReading(url=url, way=way, models=models, token=source, token_refused=refused)
+    return HubReading(url=shown(url), way=way, models=models, token=source, token_refused=refused)
 
 
 def _model(name: str, source: HubModel, url: str, way: Way, within_s: float) -> HubModelReading:

@@ -6,13 +6,14 @@ Read are PREFECT_API_URL and the active profile of Prefect's profiles.toml; with
 from __future__ import annotations
 
 import base64
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from core.config import environment_variables
 from core.contract import Contract
-from core.env.services.web import Answer, Way, get, way_to
+from core.env.services.web import Answer, Way, get, shown, way_to
 
 _URL = "PREFECT_API_URL"
 _VARIABLES = (
@@ -26,7 +27,7 @@ _VARIABLES = (
 
 
 class PrefectReading(Contract):
-    """The server's address and where it stands; `url` None is none. `key` is the name of the variable that was sent."""
+    """The server's address without its password and where it stands; `url` None is none. `key` is the name of the variable that was sent."""
 
     url: str | None
     source: str | None = None
@@ -46,12 +47,19 @@ def read(argument: dict[str, Any]) -> PrefectReading:
     within_s = float(argument["within_s"])
     way = way_to(url, within_s / 2)
     if way.kind != "open":
-        return PrefectReading(url=url, source=source, way=way, problem=way.problem)
+        return PrefectReading(url=shown(url), source=source, way=way, problem=way.problem)
     key, headers = _authorization(settings)
     health = get(f"{url.rstrip('/')}/health", within_s, headers)
     version = get(f"{url.rstrip('/')}/admin/version", within_s, headers)
-    told = PrefectReading(url=url, source=source, way=way, status=health.status, problem=_problem(health, version), key=key)
-    return told.model_copy(update={"version": version.body if isinstance(version.body, str) else None})
+    return PrefectReading(
+        url=shown(url),
+        source=source,
+        way=way,
+        status=health.status,
+        problem=_problem(health, version),
+        version=version.body if isinstance(version.body, str) else None,
+        key=key,
+    )
 
 
 def _problem(health: Answer, version: Answer) -> str | None:
@@ -65,7 +73,7 @@ def prefect_settings() -> tuple[dict[str, str], str | None]:
     variables = environment_variables(_VARIABLES)
     if _URL in variables:
         return variables, _URL
-    home = Path(variables.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    home = Path(os.path.expanduser(variables.get("PREFECT_HOME", "~/.prefect")))  # noqa: PTH111 - no error without a home
     path = Path(variables.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import re
 import socket
 import time
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from typing import Any, Literal
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import Request, getproxies, proxy_bypass, urlopen
 
 from core.contract import Contract
@@ -49,23 +50,32 @@ def is_here(host: str) -> bool:
 
 
 def shown(url: str) -> str:
-    """Return an address as it may be told: without user and password."""
-    return re.sub(r"//[^/@]*@", "//", url)
+    """Return an address as it may be told: without user, password and query; of one that does not parse only the host."""
+    scheme, sign, rest = url.partition("://") if "://" in url else ("", "", url)
+    rest = re.split(r"[?#]", rest.rpartition("@")[2])[0]  # the last @: a password may hold others, and slashes
+    try:
+        parts = urlsplit(f"//{rest}")
+        whole = bool(sign) and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        whole = False
+    return f"{scheme}{sign}{rest if whole else re.split('[:/]', rest)[0]}"
 
 
 def way_to(url: str, within_s: float) -> Way:
     """Open a connection to where a request to the address would go first, and close it again."""
-    asked = urlsplit(url)
-    host = asked.hostname or ""
-    proxy = getproxies().get(asked.scheme)
-    first = urlsplit(proxy) if proxy and not proxy_bypass(host) else asked
-    there = first.hostname or ""  # never netloc: it may hold a password
+    host, there, what = "", "", ""
     try:
-        port = first.port or _PORTS[first.scheme]
-        there = f"{there}:{port}"
-        socket.create_connection((first.hostname or "", port), timeout=within_s).close()
-    except (KeyError, ValueError, UnicodeError) as error:
-        return Way(kind="no-address", host=host, problem=f"{shown(url)!r} is no http address: {error}")
+        asked = urlsplit(url)
+        host = asked.hostname or ""
+        proxy = getproxies().get(asked.scheme)
+        if proxy and not proxy_bypass(host):
+            asked, what = urlsplit(proxy), f" (the proxy of {asked.scheme}_proxy)"
+        port = asked.port or _PORTS[asked.scheme]
+        there = f"{asked.hostname or ''}:{port}{what}"  # never netloc: it may hold a password
+        socket.create_connection((asked.hostname or "", port), timeout=within_s).close()
+    except (KeyError, ValueError, UnicodeError):  # their texts repeat the address
+        problem = f"{shown(url)!r} is no http address, or its proxy's is none"
+        return Way(kind="no-address", host=host, problem=problem)
     except ConnectionRefusedError:
         return Way(kind="refused", host=host, problem=f"{there} refused the connection: nothing listens there")
     except TimeoutError:
@@ -83,17 +93,30 @@ def get(url: str, within_s: float, headers: dict[str, str] | None = None) -> Ans
         return Answer(status=status, body=body, problem=problem, seconds=time.perf_counter() - started)
 
     try:
-        with urlopen(Request(url, headers=headers or {}), timeout=within_s) as response:  # noqa: S310 - the user's setting
+        with urlopen(_request(url, headers or {}), timeout=within_s) as response:  # noqa: S310 - the user's setting
             data = _body(response, started + within_s)
             return answer(response.status, json.loads(data))
     except HTTPError as error:
         return answer(error.code, problem=f"status {error.code} {error.reason}")
     except TimeoutError:
         return answer(None, problem=f"no whole answer within {within_s:g} s")
+    except InvalidURL:  # its text repeats the address
+        return answer(None, problem=f"{shown(url)!r} is no http address")
     except (URLError, HTTPException, OSError) as error:
         return answer(None, problem=f"the connection broke: {' '.join(str(error).split())[:200]}")
     except ValueError:
         return answer(200, problem="its answer is not JSON")
+
+
+def _request(url: str, headers: dict[str, str]) -> Request:
+    """Return a request as HTTP clients make it: user and password of the address go into a header."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return Request(url, headers=headers)  # noqa: S310 - the user's setting
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    basic = {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return Request(bare, headers={**basic, **headers})  # noqa: S310 - the user's setting
 
 
 def _body(response: HTTPResponse, deadline: float) -> bytes:

@@ -164,7 +164,22 @@ def test_no_driver_is_a_finding_only_where_the_job_needs_a_gpu(judged) -> None:
 
 
 def test_no_driver_is_no_finding_where_nothing_needs_it(judged) -> None:
-    assert judged("init 9\n", devices=[], needed=False) == {}
+    none = GpuReading(lacks="library", evidence="libnvidia-ml.so.1: NVML Shared Library Not Found")
+    assert accelerator_findings(none, None, needed=False) == []
+
+
+@pytest.mark.parametrize("script", ["init 9\n", "init 18\n"])
+def test_a_broken_driver_is_told_even_where_nothing_needs_it(judged, script: str) -> None:
+    finding = judged(script, devices=[], needed=False)["cuda"]
+
+    assert finding.severity is Severity.WARNING
+    assert finding.cause == "the NVIDIA driver is installed but does not work"
+    assert "the job needs one" not in finding.evidence
+
+
+def test_what_a_crash_or_a_broken_driver_hides_is_unknown_and_not_none() -> None:
+    for lacks, told in (("answer", "unknown"), ("driver", "unknown"), ("binding", "unknown"), ("library", "none")):
+        assert accelerator_facts(GpuReading(lacks=lacks, evidence="x"), None)[0].value == told
 
 
 def test_a_crashing_library_and_a_crashing_torch_are_evidence(judged) -> None:
@@ -211,7 +226,7 @@ def test_the_facts_tell_every_gpu_the_driver_the_links_and_torch(library, tmp_pa
     none = accelerator_facts(
         gpu_reading({"accelerators.nvml": Reading(name="x", value=None, error="hung", seconds=1)}), mac
     )
-    assert [(fact.name, fact.value) for fact in none] == [("GPU", "none"), ("torch", "2.13.0, CPU build, MPS usable")]
+    assert [(fact.name, fact.value) for fact in none] == [("GPU", "unknown"), ("torch", "2.13.0, CPU build, MPS usable")]
 
 
 @pytest.mark.parametrize(

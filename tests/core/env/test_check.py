@@ -183,3 +183,32 @@ def test_the_document_says_the_same_as_the_report_and_follows_the_published_sche
     healthy = report.model_copy(update={"findings": ()})
     warned = report.model_copy(update={"findings": (report.findings[0].model_copy(update={"severity": Severity.WARNING}),)})
     assert [overall(healthy), overall(warned)] == [RoleVerdict.HEALTHY, RoleVerdict.WARNINGS]
+
+
+@pytest.mark.parametrize(
+    "name", ["EDGEKILN_CACHE", "HF_HOME", "HF_ENDPOINT", "PREFECT_API_URL", "https_proxy", "PATH", "CUDA_VISIBLE_DEVICES"]
+)
+def test_another_surrounding_is_looked_at_anew(
+    name: str, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = examine(profile(), workspace, BESIDE)
+    monkeypatch.setenv(name, str(tmp_path / "other"))
+
+    assert examine(profile(), workspace, BESIDE).artifact_id != first.artifact_id
+
+
+def test_a_secret_counts_by_being_set_and_a_runs_own_server_not_at_all(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config.load("demo", {**_flat(profile()), "alerts.url_envs": ["DESK"]})
+    for name in ("DESK", "HF_TOKEN", "PREFECT_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    seen = [examine(asked, workspace, BESIDE).artifact_id]
+    for name, value in (("DESK", "one"), ("DESK", "two"), ("HF_TOKEN", "hf_x")):
+        monkeypatch.setenv(name, value)
+        seen.append(examine(asked, workspace, BESIDE).artifact_id)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4242/api")
+    monkeypatch.setenv("EDGEKILN_PASSING_SERVER", "http://127.0.0.1:4242/api")
+    seen.append(examine(asked, workspace, BESIDE).artifact_id)
+
+    assert [seen.index(one) for one in seen] == [0, 1, 1, 3, 3]

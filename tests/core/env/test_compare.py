@@ -139,6 +139,8 @@ def test_any_bytes_are_a_document_or_a_configuration_error(tmp_path_factory: pyt
 
 
 def test_a_missing_and_an_endless_file_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="is no regular file"):
+        read_document(tmp_path)
     with pytest.raises(BadConfig, match="is not there"):
         read_document(tmp_path / "none")
     with (tmp_path / "endless").open("wb") as stream:

@@ -161,6 +161,13 @@ def test_a_student_of_another_family_is_not_estimated(tmp_path):
     assert "broken" not in fit.smaller_students(context, room("cpu", 1000))
 
 
+def test_a_student_whose_shape_is_known_is_not_said_to_be_missing_where_the_device_is(tmp_path):
+    context = context_of("demo", "train.student=qwen2.5-1.5b-instruct", "train.device=cuda")
+    (finding,) = fit.CAPABILITY.findings(run_probes(fit.probes(context), tmp_path), context)
+    assert finding.evidence == "not estimated: the memory of the device it trains on cannot be read"
+    assert "shape" not in finding.remedy
+
+
 @pytest.mark.parametrize("device", ["cuda", "auto"])
 def test_without_a_gpu_a_training_on_one_has_no_room_and_auto_takes_the_ram(device, tmp_path):
     context = context_of("demo", f"train.device={device}")

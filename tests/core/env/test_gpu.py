@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.env.gpu import GpuReading, Link, amd_gpus, read, throttles
+from core.env.gpu import GpuReading, Link, amd_gpus, read, throttles, unloadable
 from tests.core.env.stand_ins import A4090, ask, build_nvml, play
 
 TWO = f"""\
@@ -120,13 +120,24 @@ def test_a_driver_that_cannot_count_is_an_answer(library: Path, tmp_path: Path, 
 def test_a_machine_without_a_driver_says_which_library_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("core.env.gpu._LIBRARY", "libnvidia-none.so.1")
+    assert unloadable() is None
+
+    if not any(Path("/usr/lib").rglob("libnvidia-ml.so.1")):
+        monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+        reading = read_in_child(tmp_path)
+        assert (reading.gpus, reading.lacks) == ((), "library")
+        assert "libnvidia-ml.so.1" in reading.evidence
+
+
+def test_a_library_that_cannot_be_loaded_is_a_broken_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     (tmp_path / "libnvidia-ml.so.1").write_text("no library", encoding="utf-8")
 
     reading = read_in_child(tmp_path)
 
-    assert (reading.gpus, reading.lacks) == ((), "library")
-    assert "libnvidia-ml.so.1" in reading.evidence
+    assert (reading.gpus, reading.lacks) == ((), "driver")
+    assert f"{tmp_path}/libnvidia-ml.so.1: " in reading.evidence
 
 
 @pytest.mark.parametrize(("script", "words"), [("init segfault", "SIGSEGV"), ("init hang", "ran > 2 s")])

@@ -20,6 +20,8 @@ from core.errors import BadConfig, RepairFailed
 from core.files import sha256_of
 from tests.core.env import venvs
 
+RIGHT = lock.Verified(differences=(), unchecked=())
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -58,7 +60,7 @@ def test_a_lock_from_a_wheelhouse_holds_the_hashes_of_the_installed_files(place:
     path = tmp_path / "requirements.lock"
     path.write_text(lock.render(locked, found), encoding="utf-8")
     assert lock.read_lock(path).packages == locked.packages
-    assert lock.differences(found, lock.read_lock(path), wheels) == []
+    assert lock.verify(found, lock.read_lock(path), wheels) == RIGHT
 
 
 def test_a_lock_from_the_index_asks_pip_without_installing(
@@ -80,7 +82,7 @@ def test_pip_installs_a_lock_in_its_strictest_mode(place: tuple[Path, Path], tmp
     other = venvs.make_venv(tmp_path / "other")
     argv = [sys.executable, "-m", "pip", "--python", str(other), "install", "--quiet", "--find-links", str(wheels)]
     subprocess.run([*argv, "--require-hashes", "--no-deps", "-r", str(path)], check=True, capture_output=True)
-    assert lock.differences(venvs.looked(other, tmp_path), lock.read_lock(path), wheels) == []
+    assert lock.verify(venvs.looked(other, tmp_path), lock.read_lock(path), wheels) == RIGHT
 
 
 def test_a_package_that_no_file_stands_for_is_told(place: tuple[Path, Path], tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_every_kind_of_difference_is_told(place: tuple[Path, Path], tmp_path: Pa
         lock.Locked(name="gamma", version="3.0", sha256=(other,)),
         lock.Locked(name="delta", version="1.0", sha256=(other,)),
     ]
-    told = lock.differences(venvs.looked(mine, tmp_path), lock.Lock(packages=tuple(asked), left_out={}))
+    told = lock.verify(venvs.looked(mine, tmp_path), lock.Lock(packages=tuple(asked), left_out={})).differences
     assert [(one.kind, one.name) for one in told] == [
         (DifferenceKind.MISSING, "delta"),
         (DifferenceKind.VERSION, "alpha"),
@@ -117,7 +119,7 @@ def test_every_kind_of_difference_is_told(place: tuple[Path, Path], tmp_path: Pa
     assert [one.name for one in lock.blocking(told)] == ["delta", "alpha", "gamma"]
 
     (venvs.site(mine) / "alpha/__init__.py").unlink()
-    (broken,) = lock.differences(venvs.looked(mine, tmp_path), locked)
+    (broken,) = lock.verify(venvs.looked(mine, tmp_path), locked).differences
     assert (broken.kind, broken.name) == (DifferenceKind.BROKEN, "alpha")
 
 
@@ -129,7 +131,7 @@ def test_a_file_of_the_same_version_but_other_content_is_told_with_a_wheelhouse(
     rebuilt = tmp_path / "rebuilt"
     wheel = venvs.make_wheel(rebuilt, "alpha", "1.0", modules=3)
     asked = lock.Lock(packages=(lock.Locked(name="alpha", version="1.0", sha256=(sha256_of(wheel),)),), left_out={})
-    assert [one.kind for one in lock.blocking(lock.differences(found, asked, rebuilt))] == [DifferenceKind.ARCHIVE]
+    assert [one.kind for one in lock.blocking(lock.verify(found, asked, rebuilt).differences)] == [DifferenceKind.ARCHIVE]
     (rebuilt / "alpha-1.0-py3-none-any.whl").write_bytes(b"no zip")
     assert not lock.same_files(found.distributions[0], rebuilt / "alpha-1.0-py3-none-any.whl")
 
@@ -175,3 +177,29 @@ def test_a_missing_an_empty_and_an_endless_file_are_no_lock(tmp_path: Path) -> N
         stream.truncate(lock.MAX_LOCK_BYTES + 1)
     with pytest.raises(BadConfig, match="bytes"):
         lock.read_lock(tmp_path / "endless")
+
+
+def test_a_file_changed_in_place_is_told_though_its_size_is_right(place: tuple[Path, Path], tmp_path: Path) -> None:
+    python, wheels = place
+    shutil.copytree(python.parent.parent, tmp_path / "venv", symlinks=True)
+    mine = tmp_path / "venv" / "bin" / "python"
+    locked = lock.lock(venvs.looked(mine, tmp_path), Source(wheels), tmp_path)
+    (venvs.site(mine) / "alpha/__init__.py").write_text('version = "6.6"\n', encoding="utf-8")
+
+    for folder in (wheels, None):
+        (one,) = lock.verify(venvs.looked(mine, tmp_path), locked, folder).differences
+        assert (one.kind, one.name, one.blocks) == (DifferenceKind.CHANGED, "alpha", True)
+        assert one.evidence == "alpha/__init__.py is not as its RECORD has it"
+
+
+def test_a_hash_that_nothing_here_can_tell_is_not_called_right(place: tuple[Path, Path], tmp_path: Path) -> None:
+    python, wheels = place
+    found = venvs.looked(python, tmp_path)
+    locked = lock.lock(found, Source(wheels), tmp_path)
+    wrong = [one.model_copy(update={"sha256": ("0" * 64,)}) for one in locked.packages if one.name == "alpha"]
+    rest = [one for one in locked.packages if one.name != "alpha"]
+
+    verified = lock.verify(found, lock.Lock(packages=(*wrong, *rest), left_out={}))
+
+    assert (verified.differences, verified.unchecked) == ((), ("alpha", "be-ta"))  # gamma's is written down by pip
+    assert lock.verify(found, lock.Lock(packages=(*wrong, *rest), left_out={}), wheels).unchecked == ("alpha",)

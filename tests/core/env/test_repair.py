@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from packaging.requirements import Requirement
 
 from core.env import repair, snapshot
 from core.env.faults import Fault, FaultKind, Wish
-from core.env.installed import Source, Tool
+from core.env.installed import Source, Tool, survey
 from core.errors import RepairFailed, ToolMissing
 from tests.core.env import venvs
 
@@ -35,6 +36,11 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venvs.make_wheel(folder, "torchlet", "1.0+cpu")
     venvs.make_wheel(folder, "large", "1.0", modules=4000)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +212,43 @@ def test_an_installation_killed_in_the_middle_is_rolled_back(python: Path, tmp_p
     assert tree(python) == listing
 
 
+def test_the_lock_is_held_as_long_as_an_installer_runs_that_outlives_its_parent(
+    python: Path, tmp_path: Path, wheelhouse: Path
+) -> None:
+    program = (
+        "from pathlib import Path; from packaging.requirements import Requirement\n"
+        "from core.env import repair; from core.env.faults import Wish; from core.env.installed import Source\n"
+        f"plan = repair.make_plan(Path({str(python)!r}), Wish((Requirement('large'),), {{}}), Source(Path({str(wheelhouse)!r})),"
+        f" Path({str(tmp_path / 'child')!r}), tool='pip')\n"
+        f"repair.apply(plan, Path({str(tmp_path / 'child')!r}))\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.perf_counter() + 60
+    while not list(venvs.site(python).glob("large/part1*.py")) and time.perf_counter() < deadline:
+        time.sleep(0.002)
+    child.kill()
+    child.wait(20)
+
+    with (python.parent.parent / snapshot.FOLDER / "one-at-a-time.lock").open("a") as stream:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, fcntl.LOCK_EX)  # pip has ended
+    assert len(list(venvs.site(python).glob("large/*.py"))) == 4000
+
+
+def test_what_an_error_names_is_still_there(python: Path, tmp_path: Path, wheelhouse: Path) -> None:
+    plan = planned(python, wish("nowhere==1.0"), wheelhouse, tmp_path)
+    with pytest.raises(RepairFailed, match="nowhere") as caught:
+        repair.preview(plan, tmp_path / "scratch")
+    named = Path(caught.value.remedy.split()[1].rstrip("."))
+    assert "nowhere" in named.read_text(encoding="utf-8")
+    assert tmp_path / "scratch" not in named.parents
+
+    with pytest.raises(RepairFailed, match="ls") as caught:
+        survey(Path("/bin/ls"), tmp_path / "scratch")
+    assert "scratch" not in caught.value.remedy
+
+
 def test_what_cannot_be_brought_leaves_a_snapshot_and_says_how_to_go_back(
     python: Path, tmp_path: Path, wheelhouse: Path
 ) -> None:
@@ -307,6 +350,8 @@ def test_an_environment_of_the_system_is_refused(python: Path, tmp_path: Path, w
     systems = plan.found.model_copy(update={"base_prefix": plan.found.prefix, "managed_by_system": True})
     with pytest.raises(RepairFailed, match="EXTERNALLY-MANAGED"):
         repair.apply(replace(plan, found=systems), tmp_path / "scratch")
+    with pytest.raises(RepairFailed, match="EXTERNALLY-MANAGED"):
+        repair.preview(replace(plan, found=systems), tmp_path / "scratch")
     assert not (python.parent.parent / snapshot.FOLDER).exists()
 
 

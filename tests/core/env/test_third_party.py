@@ -26,6 +26,7 @@ broken-import = shop_floor.gone:look
 disk = shop_floor.doctor:look
 bad name = shop_floor.doctor:look
 no-function = shop_floor.doctor
+cooks = shop_floor.doctor:cook
 """
 MODULE = """
 import ctypes, os, time
@@ -43,6 +44,10 @@ def look(argument):
         cause="nobody lit it", remedy="Light it.", roles=("trainer",),
     )
     return Told(findings=(finding,), facts=(Fact(name="kiln", value=argument["profile"]["name"], source="shop floor"),))
+
+def cook(argument):
+    told = look(argument)
+    return Told(findings=(told.findings[0].model_copy(update={"roles": ("chef",)}), told.findings[0]))
 
 def crash(argument):
     ctypes.string_at(0)
@@ -100,9 +105,14 @@ def test_every_third_party_check_works_or_is_a_finding_of_its_own(
     assert "ModuleNotFoundError" in found["broken-import"].evidence
     assert "PermissionError" in found["needs-root"].evidence
     assert "taken by another check" in found["disk"].evidence
+    assert "env.skip" not in found["disk"].remedy  # that would leave this machine's own check out
+    assert "env.skip='[lies]'" in found["lies"].remedy
+    cooks = [each.finding.evidence for each in seen.judged if each.finding.code == "cooks"]
+    assert cooks[0].startswith("its finding ignored names 'chef', which is none of labeler, ")
+    assert "the kiln is cold" in cooks[1]
     assert "is not `code = module:function`" in found["bad name"].evidence
     assert "is not `code = module:function`" in found["no-function"].evidence
-    broken = set(found) - {"shop-floor"}
+    broken = set(found) - {"shop-floor", "cooks"}
     assert {found[code].severity for code in broken} == {Severity.WARNING}
     assert all("shop-floor" in found[code].where for code in broken)
 

@@ -100,7 +100,8 @@ def test_every_form_can_be_written_to_a_file(env, tmp_path: Path) -> None:
     [
         (("--role", "cook"), "Name one of labeler, trainer"),
         (("--csv", "--html"), "Name one"),
-        (("-o", "/proc/none/file"), "Name a file you may write"),
+        (("-o", "/proc/file"), "Name a file you may write"),
+        (("-o", "/proc/none/file"), "the folder /proc/none is not there"),
     ],
 )
 def test_a_wrong_word_is_status_2(env, words: tuple[str, ...], told: str) -> None:

@@ -86,6 +86,41 @@ def test_the_plan_changes_nothing_apply_mends_and_rollback_goes_back(
     assert venvs.freeze(made) == before
 
 
+QUESTION = """
+import sys, time
+from core.env.repair import Plan
+from core.env import repair
+from core.events import Progress
+from flows.cli import env_repair, terminal
+
+terminal._SHOW_AFTER_S = 0.0
+def preview(plan, scratch, sink):
+    sink(Progress(stage=None, task="installing", done=1, total=None, unit="s"))
+    time.sleep(0.3)
+    return "Would install alpha"
+repair.preview = preview
+class Stub:
+    doable = (1,)
+    def only(self, chosen): return len(tuple(chosen))
+env_repair._faults_table = lambda plan: None
+env_repair.drawn = lambda table: "the table"
+env_repair._ask_all(Stub(), None, terminal.Terminal(verbose=False), yes=False)
+"""
+
+
+def test_a_question_is_seen_whole_after_the_bar_is_gone() -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, b"n\n")
+    argv = [sys.executable, "-c", QUESTION]
+    env = {**os.environ, "TERM": "xterm"}
+    subprocess.run(argv, cwd=ROOT, stdin=theirs, stderr=theirs, env=env, check=True, timeout=60)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "installing" in shown
+    assert shown.endswith("Do this? A snapshot is taken first [y/N] ")
+
+
 def told_on_a_terminal(answers: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a command whose standard input is a terminal where somebody types."""
     ours, theirs = pty.openpty()
@@ -154,6 +189,11 @@ def test_a_lock_is_written_and_verified(
         0,
         f"the environment is as {path} has it\n",
     )
+
+    status, out, _ = run(capsys, "env", "lock", "--python", made, "--verify", path)
+    assert status == 0
+    assert "the environment is as" not in out
+    assert f"{len(asked())} packages' archive hashes could not be checked: name a folder" in out
 
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join(lines[:-1]), encoding="utf-8")

@@ -292,12 +292,15 @@ def test_a_proxy_is_where_a_request_goes_first(service: Service, monkeypatch: py
 
     monkeypatch.setenv("http_proxy", "http://me:hidden@127.0.0.1:1")
     way = way_to("http://hub.invalid/api", WITHIN_S)
-    assert (way.kind, way.problem) == ("refused", "127.0.0.1:1 refused the connection: nothing listens there")
+    assert (way.kind, way.problem) == (
+        "refused",
+        "127.0.0.1:1 (the proxy of http_proxy) refused the connection: nothing listens there",
+    )
 
 
 def test_addresses_are_told_without_their_passwords() -> None:
     assert shown("https://me:pass@host/v1") == "https://host/v1"
-    assert shown("https://host/a@b") == "https://host/a@b"
+    assert shown("https://host/a@b") == "https://b"  # a slash may be the password's: rather too little than too much
     assert [is_here(host) for host in ("localhost", "127.0.0.1", "::1", "10.0.0.1", "pi.local")] == [
         True,
         True,
@@ -305,3 +308,46 @@ def test_addresses_are_told_without_their_passwords() -> None:
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://us:secret9@host:4200/api", "http://host:4200/api"),
+        ("http://us:p@secret9@host:4200/api", "http://host:4200/api"),
+        ("http://us:se/cret9@host/api", "http://host/api"),
+        ("http://us:secret9", "http://us"),
+        ("http://us:se/cret9", "http://us"),
+        ("us:secret9", "us"),
+        ("us:secret9@host:1", "host"),
+        ("http://host/v1?key=secret9", "http://host/v1"),
+        ("https://[::1]:8000/v1", "https://[::1]:8000/v1"),
+    ],
+)
+def test_a_password_is_never_part_of_what_is_told(url: str, told: str) -> None:
+    assert shown(url) == told
+    assert "secret9" not in f"{way_to(url, 0.2)} {get(url, 0.2)}"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://us:secret9@127.0.0.1:1/api", "http://us:se/cret9@127.0.0.1/api", "http://us:secret9"]
+)
+def test_the_password_in_prefects_address_is_not_kept(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", url)
+
+    reading = prefect_api.read({"within_s": WITHIN_S})
+
+    assert "cret9" not in reading.model_dump_json()
+    assert "cret9" not in prefect_findings(reading)[0].model_dump_json()
+
+
+def test_user_and_password_of_an_address_are_sent_as_clients_send_them(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.says = {"GET /api/health": Says(body=True), "GET /api/admin/version": Says("3.8.8")}
+    monkeypatch.setenv("PREFECT_API_URL", f"{service.url.replace('//', '//us:secret9@')}/api")
+
+    reading = prefect_api.read({"within_s": WITHIN_S})
+
+    assert (reading.problem, reading.version) == (None, "3.8.8")
+    assert "secret9" not in reading.model_dump_json()
