@@ -16,19 +16,17 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from core.contract import Contract, Limit
 from core.data.limits import CoverageLimits, DuplicateLimits, PrivacyLimits, QualityWeights, RuleLimits
 from core.errors import BadConfig, EnvironmentFault, ToolMissing, UnknownProfile
 from core.field_types import EndpointUrl, ProfileName, VariableName
+from core.mistakes import describe, shortened
 from core.section import Operational, Section
 from core.yaml_file import parse_yaml, read_yaml
 
 _MAX_SEED = 2**32 - 1  # what numpy takes
 _MAX_AGE_S = 1e9
-_SHOWN_CHARS = 200
-_SECRETIVE = ("_env", "_envs", "_url")  # a value put here by mistake may be the secret itself, so it is never repeated
 
 
 class EnvConfig(Section):
@@ -310,7 +308,7 @@ def load(profile: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Pro
     try:
         loaded = Profile.model_validate(tree)
     except ValidationError as error:
-        problems += [_describe(detail) for detail in error.errors()]
+        problems += [describe(detail, _nearest) for detail in error.errors()]
     if problems:
         raise BadConfig(
             f"{path.name}: " + "; ".join(problems),
@@ -342,16 +340,12 @@ def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[
     for entry in overrides:
         key, sign, value = entry.partition("=")
         if not sign or not all(part.strip() for part in key.split(".")):
-            raise BadConfig(f"override {_shortened(entry)!r} is not key=value", remedy="Write --set train.lora.r=32")
+            raise BadConfig(f"override {shortened(entry)!r} is not key=value", remedy="Write --set train.lora.r=32")
         try:
             pairs.append((key.strip(), parse_yaml(value)))
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise BadConfig(f"override {_shortened(entry)!r}: the value is not YAML", remedy="Quote the value.") from error
+            raise BadConfig(f"override {shortened(entry)!r}: the value is not YAML", remedy="Quote the value.") from error
     return pairs
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
 
 
 def _put(tree: dict[str, Any], dotted: str, value: Any) -> str | None:
@@ -363,26 +357,6 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> str | None:
         node = child
     node[last] = value
     return None
-
-
-_PLAIN_WORDS = {"tuple_type": "is no list", "model_type": "is no section of keys", "string_type": "is no text"}
-
-
-def _describe(detail: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
-    match detail["type"]:
-        case "extra_forbidden":
-            return f"{key}: unknown key{_nearest(key)}"
-        case "missing":
-            return f"{key}: missing"
-        case "value_error":
-            why = detail["msg"].removeprefix("Value error, ")
-        case kind:
-            why = _PLAIN_WORDS.get(kind, detail["msg"])
-    secretive = any(str(part).endswith(_SECRETIVE) for part in detail["loc"])
-    if secretive or isinstance(detail["input"], Mapping | BaseModel):
-        return f"{key}: {why}"
-    return f"{key}={_shortened(repr(detail['input']))}: {why}"
 
 
 def _nearest(key: str) -> str:
