@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import time
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from core.label.teachers import Trouble
 from core.sinks import hide
 
 _TOLD_CHARS = 300
+_STUTTER = re.compile(r"(?<=^status \d{3}): Error code: \d{3}")  # the client's own words for the status
 _NO_KEY = "none"  # local servers take any; the client wants some
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 
@@ -133,7 +135,7 @@ class EndpointTeacher:
                 remedy="Pay, or wait, then run again: no answer is lost.",
             ) from error
         return Trouble(
-            reason=f"status {status}: {self._told(error)}",
+            reason=_STUTTER.sub("", f"status {status}: {self._told(error)}"),
             retryable=status >= 500 or status in _RETRYABLE_STATUS,
             retry_after_s=retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC)),
         )

@@ -10,10 +10,17 @@ from pathlib import Path
 import pytest
 
 from core.errors import UsageError
+from flows.cli import main
 from flows.cli.main import run
 from flows.cli.session import write_named
 
 SCHEMAS = [("env", "schema"), ("config", "schema")]
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)  # pytest keeps its own handler
+    monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path.with_name(f"{tmp_path.name}-cache")))
 
 
 @pytest.mark.parametrize("command", SCHEMAS)

@@ -212,3 +212,10 @@ def test_a_teacher_in_process_is_not_asked_over_the_network(tmp_path: Path) -> N
 
     assert [probe.name for probe in CAPABILITY.probes(context)] == ["services.prefect"]
     assert catalogue.model("qwen3-8b").name == "qwen3-8b"
+
+
+def test_a_status_is_told_once() -> None:
+    from core.label.endpoint import _STUTTER
+
+    assert _STUTTER.sub("", "status 500: Error code: 500") == "status 500"
+    assert _STUTTER.sub("", "status 500: Error code: 500 - {'a': 1}") == "status 500 - {'a': 1}"
