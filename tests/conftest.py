@@ -17,13 +17,22 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_USES_EVERY_CORE = ("e2e", "train", "bench", "export", "label", "trial")
+
+
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares costly fixtures in one process, a file's tests and all of e2e, and begin with the longest."""
+    """Keep what shares costly fixtures in one process, and begin with the longest: all that uses every core, one by one.
+
+    Two OpenMP programs side by side wait for each other's threads and take several times as long.
+    """
     for item in items:
-        group = "e2e" if "e2e" in item.path.parts else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: "e2e" not in item.path.parts)
+        item.add_marker(pytest.mark.xdist_group("cores" if _uses_every_core(item) else item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: not _uses_every_core(item))
+
+
+def _uses_every_core(item: pytest.Item) -> bool:
+    return item.get_closest_marker("model") is not None or item.path.parent.name in _USES_EVERY_CORE
 
 
 @pytest.fixture
