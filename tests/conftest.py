@@ -6,6 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from core.events import Event
 from core.workspace import Workspace, open_workspace
@@ -17,22 +19,25 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_USES_EVERY_CORE = ("e2e", "train", "bench", "export", "label", "trial")
+_USE_EVERY_CORE = ("tests/e2e/", "tests/core/bench/", "tests/core/export/", "tests/core/train/", "tests/core/env/trial/")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares costly fixtures in one process, and begin with the longest: all that uses every core, one by one.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Keep a file's tests in one process, so that costly fixtures are made once, and all that use every core in one.
 
     Two OpenMP programs side by side wait for each other's threads and take several times as long.
     """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("cores" if _uses_every_core(item) else item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: not _uses_every_core(item))
+    return _ByCores(config, log)
 
 
-def _uses_every_core(item: pytest.Item) -> bool:
-    return item.get_closest_marker("model") is not None or item.path.parent.name in _USES_EVERY_CORE
+class _ByCores(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return "every core" if nodeid.startswith(_USE_EVERY_CORE) else nodeid.partition("::")[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_USE_EVERY_CORE))
 
 
 @pytest.fixture
