@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from core.config import Profile, shipped, user_folder
 from core.contract import Contract, Sha256
 from core.errors import BadConfig
 from core.field_types import VariableName
+from core.mistakes import describe
 from core.shape import ModelShape
 from core.yaml_file import read_yaml
 
@@ -167,10 +167,9 @@ def _card(name: str, folder: Literal["models", "devices"], kind: type[Card], bes
     try:
         return kind.model_validate({"name": name, **read_yaml(path)})
     except ValidationError as error:
-        mistakes = "; ".join(_described(detail) for detail in error.errors())
+        mistakes = "; ".join(describe(detail, _no_hint) for detail in error.errors())
         raise BadConfig(f"{path}: {mistakes}", remedy="Mend the named keys in that file.") from error
 
 
-def _described(detail: ErrorDetails) -> str:
-    place = ".".join(map(str, detail["loc"]))
-    return f"{place}{': ' if place else ''}{detail['msg'].removeprefix('Value error, ')}"
+def _no_hint(_key: str) -> str:
+    return ""

@@ -14,7 +14,7 @@ _PLAIN_WORDS = {"tuple_type": "is no list", "model_type": "is no section of keys
 
 def describe(detail: ErrorDetails, hint: Callable[[str], str]) -> str:
     """Return a mistake with its key; `hint` gives what follows an unknown key. A value that may be a secret is left out."""
-    key = ".".join(str(part) for part in detail["loc"])
+    key = ".".join(str(part) for part in detail["loc"]) or "the whole"
     match detail["type"]:
         case "extra_forbidden":
             return f"{key}: unknown key{hint(key)}"

@@ -38,7 +38,7 @@ def test_an_unknown_card_names_the_nearest() -> None:
 def test_a_bad_card_names_file_and_keys(tmp_path: Path) -> None:
     (tmp_path / "devices").mkdir()
     (tmp_path / "devices" / "mine.yaml").write_text("kind: telepathy\ncolour: red\n")
-    with pytest.raises(BadConfig, match=r"mine\.yaml: kind: .*; colour: "):
+    with pytest.raises(BadConfig, match=r"mine\.yaml: kind='telepathy': .*; colour: unknown key"):
         catalogue.device("mine", tmp_path)
 
 
