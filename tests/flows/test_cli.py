@@ -358,7 +358,7 @@ def test_a_broken_card_of_the_users_spoils_no_other(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         told = " ".join((done.stdout + done.stderr).split())
-        assert "mine.yaml: roles.0:" in told
+        assert "mine.yaml: roles.0='cook':" in told
         assert "smollm2-135m-instruct" in told or arguments == ["init", "new"]
 
 
