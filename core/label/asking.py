@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -86,9 +87,7 @@ class Asker:
         seconds to arrive, and the ledger stays true in any case.
         """
         if self._teacher.concurrency == 1:
-            for request in requests:
-                self._pursue(request)
-                on_done()
+            self._ask_in_one_call(requests, on_done)
             return
         with self._pool() as running:
             for request in requests:
@@ -97,6 +96,33 @@ class Asker:
                 running.add(self._executor.submit(self._pursue, request))
             while running:
                 _collect(running, on_done)
+
+    def _ask_in_one_call(self, requests: Sequence[Request], on_done: Callable[[], None]) -> None:
+        """Let the teacher draw what it can begin with; a question is drawn again until nothing is missing."""
+        open_questions, under_way = deque(requests), dict[str, Request]()
+        while open_questions:
+            drawn = self._draw(open_questions, under_way, on_done)
+            for request, outcome in self._teacher.answer(drawn):
+                first = under_way.pop(request.key)
+                if isinstance(outcome, Reply):
+                    self._ledger.commit(request.key, outcome)
+                    open_questions.appendleft(first)
+                else:
+                    self._ledger.fail(request.key, outcome.reason)
+                    on_done()
+
+    def _draw(
+        self, open_questions: deque[Request], under_way: dict[str, Request], on_done: Callable[[], None]
+    ) -> Iterator[Request]:
+        while open_questions:
+            first = open_questions.popleft()
+            request = follow(first, self._ledger).missing
+            if request is None or request.key in under_way:
+                on_done()
+                continue
+            self._begin(request)
+            under_way[request.key] = first
+            yield request
 
     @contextmanager
     def _pool(self) -> Iterator[set[Future[None]]]:
@@ -119,9 +145,7 @@ class Asker:
     def _send(self, request: Request) -> bool:
         """Send a request up to `attempts` times and return whether it was answered."""
         for attempt in range(1, self._config.attempts + 1):
-            self._ledger.begin(request)
-            with self._count:
-                self.sent += 1
+            self._begin(request)
             outcome = self._once(request)
             if isinstance(outcome, Reply):
                 self._ledger.commit(request.key, outcome)
@@ -133,9 +157,15 @@ class Asker:
                 return False
         return False
 
+    def _begin(self, request: Request) -> None:
+        self._ledger.begin(request)
+        with self._count:
+            self.sent += 1
+
     def _once(self, request: Request) -> Reply | Trouble:
         try:
-            return self._teacher.answer(request)
+            ((_, outcome),) = self._teacher.answer([request])
+            return outcome
         except TeacherFailed as error:
             self._ledger.fail(request.key, error.problem)
             raise

@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -59,8 +60,12 @@ class EndpointTeacher:
         self._model = model
         self._config = config
 
-    def answer(self, request: Request) -> Reply | Trouble:
-        """Send a request once; TeacherFailed for a wrong key, an unknown model or an exhausted quota."""
+    def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply | Trouble]]:
+        """Send one request after the other; TeacherFailed for a wrong key, an unknown model or an exhausted quota."""
+        for request in requests:
+            yield request, self._answer(request)
+
+    def _answer(self, request: Request) -> Reply | Trouble:
         import openai
 
         started = time.perf_counter()

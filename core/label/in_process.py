@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,12 @@ class LlamaTeacher:
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def answer(self, request: Request) -> Reply | Trouble:
+    def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply | Trouble]]:
         """Ask the model with its own chat template; a prompt too long for the context is a Trouble."""
+        for request in requests:
+            yield request, self._answer(request)
+
+    def _answer(self, request: Request) -> Reply | Trouble:
         self._model.reset()
         started = time.perf_counter()
         try:

@@ -45,8 +45,23 @@ CREATE TABLE IF NOT EXISTS requests (
 """
 
 
+class TokenLogprob(Contract):
+    """A token of an answer with its natural log-probability, and the likeliest ones in its place, as (id, text, logprob).
+
+    Ids are None where the endpoint does not tell them.
+    """
+
+    token: int | None
+    text: str
+    logprob: float
+    top: tuple[tuple[int | None, str, float], ...]
+
+
 class Request(Contract):
-    """Everything that shapes an answer; `teacher` is the identity that fixes the model's bytes."""
+    """Everything that shapes an answer; `teacher` is the identity that fixes the model's bytes.
+
+    `sample` numbers the answers to one prompt from 0; with `top_logprobs` the reply has so many a token.
+    """
 
     teacher: str
     messages: tuple[Message, ...]
@@ -54,6 +69,8 @@ class Request(Contract):
     max_tokens: int
     seed: int
     answer_schema: dict[str, Any] | None = None
+    sample: int = Field(default=0, exclude_if=not_)
+    top_logprobs: int = Field(default=0, exclude_if=not_)
     # not written where there is none, so that answers asked for before there were tools keep their keys
     tools: tuple[dict[str, Any], ...] = Field(default=(), exclude_if=not_)
 
@@ -72,6 +89,7 @@ class Reply(Contract):
     completion_tokens: int
     latency_ms: float
     tool_calls: tuple[dict[str, Any], ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Entry(Contract):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -24,12 +25,15 @@ class Trouble(Contract):
 
 
 class Teacher(Protocol):
-    """Answers one request at a time, `concurrency` of them at once."""
+    """Answers requests; so many calls of `answer` may run at once as `concurrency` says, each with requests of its own."""
 
     concurrency: int
 
-    def answer(self, request: Request) -> Reply | Trouble:
-        """Send a request once; TeacherFailed when no request can succeed."""
+    def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply | Trouble]]:
+        """Ask each request once and yield it with what became of it, in any order; TeacherFailed when none can succeed.
+
+        A request is taken only when the teacher can begin with it, as a request that was taken counts as sent.
+        """
         ...
 
     def close(self) -> None:

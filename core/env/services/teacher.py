@@ -116,7 +116,7 @@ def _trouble(asked: TeacherAsked, outcome: Outcome, problem: str, **more: Any) -
 def _ask(teacher: EndpointTeacher, asked: TeacherAsked) -> TeacherReading:
     started = time.perf_counter()
     try:
-        reply = teacher.answer(_request(asked))
+        ((_, reply),) = teacher.answer([_request(asked)])
     except TeacherFailed as error:
         outcome: Outcome = next((name for words, name in _FAILURES if words in error.problem), "failed")
         return _trouble(asked, outcome, error.problem, remedy=error.remedy)

@@ -52,9 +52,14 @@ def asked(make_rows) -> list[Request]:
     return [first_request(row.model_copy(update=change), "t", config) for row, change in zip(rows, changes, strict=True)]
 
 
+def _answer(teacher, request: Request) -> Reply | Trouble:
+    ((_, outcome),) = teacher.answer([request])
+    return outcome
+
+
 def test_greedy_answers_do_not_depend_on_what_was_asked_before(teacher, asked) -> None:
-    forth = [teacher.answer(request).text for request in asked]
-    back = [teacher.answer(request).text for request in reversed(asked)]
+    forth = [reply.text for _, reply in teacher.answer(asked)]
+    back = [reply.text for _, reply in teacher.answer(reversed(asked))]
     assert forth == back[::-1]
     assert all(forth)
 
@@ -67,7 +72,8 @@ def test_a_schema_is_kept_by_the_grammar(teacher) -> None:
         "additionalProperties": False,
     }
     text = "A table for four in Lyon, please. Answer in JSON."
-    reply = teacher.answer(
+    reply = _answer(
+        teacher,
         Request(
             teacher="t",
             messages=(Message(role="user", content=text),),
@@ -75,7 +81,7 @@ def test_a_schema_is_kept_by_the_grammar(teacher) -> None:
             max_tokens=64,
             seed=1,
             answer_schema=schema,
-        )
+        ),
     )
     assert isinstance(reply, Reply)
     assert reply.finish_reason == "stop"
@@ -84,10 +90,10 @@ def test_a_schema_is_kept_by_the_grammar(teacher) -> None:
 
 def test_a_prompt_beyond_the_context_is_a_trouble_of_that_row_alone(teacher, asked) -> None:
     long = asked[0].model_copy(update={"messages": (Message(role="user", content="word " * 9000),)})
-    trouble = teacher.answer(long)
+    trouble = _answer(teacher, long)
     assert isinstance(trouble, Trouble)
     assert not trouble.retryable
-    assert isinstance(teacher.answer(asked[0]), Reply)
+    assert isinstance(_answer(teacher, asked[0]), Reply)
 
 
 def test_a_file_that_is_no_model_is_refused(toolchain, tmp_path: Path) -> None:
@@ -151,9 +157,9 @@ def test_llama_server_gives_the_same_greedy_text_as_the_model_in_process(teacher
     config = LabelConfig(teacher="smollm2-135m-instruct", backend="openai", base_url=llama_server, timeout_s=60.0)
     behind = open_teacher(config, ignore, None)
     try:
-        served = [behind.answer(request) for request in asked]
+        served = [reply for _, reply in behind.answer(asked)]
     finally:
         behind.close()
-    here = [teacher.answer(request) for request in asked]
+    here = [reply for _, reply in teacher.answer(asked)]
     assert [reply.text.strip() for reply in served] == [reply.text.strip() for reply in here]
     assert [reply.prompt_tokens for reply in served] == [reply.prompt_tokens for reply in here]
