@@ -1,4 +1,4 @@
-"""One section model a stage, the profile that joins them, and reading both from YAML and overrides.
+"""One section model a stage (the large ones lie in their rooms), the profile that joins them, and reading both.
 
 Model, device and preset files are read in catalogue.py. This is the only core module that reads environment variables.
 """
@@ -20,7 +20,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from core.contract import Contract, Limit
 from core.data.limits import CoverageLimits, DuplicateLimits, PrivacyLimits, QualityWeights, RuleLimits
 from core.errors import BadConfig, EnvironmentFault, ToolMissing, UnknownProfile
-from core.field_types import EndpointUrl, ProfileName, VariableName
+from core.field_types import ProfileName, VariableName
+from core.label.section import LabelConfig as LabelConfig  # noqa: PLC0414  # a section like the others
 from core.mistakes import describe, shortened
 from core.section import Operational, Section
 from core.yaml_file import parse_yaml, read_yaml
@@ -84,33 +85,6 @@ class DataConfig(Section):
     max_rejected: Annotated[int | None, Operational] = Field(
         default=None, ge=0, description="Rows set aside at most; none sets no limit beside the share"
     )
-
-
-class LabelConfig(Section):
-    """Who the teacher is and how it is asked."""
-
-    teacher: str = Field(description="A teacher of configs/models")
-    backend: Literal["llama-cpp", "openai"] = Field(default="llama-cpp", description="In process, or an endpoint")
-    base_url: Annotated[EndpointUrl | None, Operational] = Field(default=None, description="Endpoint, for backend openai")
-    api_key_env: Annotated[VariableName | None, Operational] = Field(
-        default=None, description="NAME of the variable with the key"
-    )
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    max_tokens: int = Field(default=96, ge=1, le=8192, description="Completion tokens at most")
-    seed: int = Field(default=42, ge=0, le=_MAX_SEED)
-    context_distillation: bool = Field(
-        default=False, description="The student's record is written without hint and context"
-    )
-    max_failed_share: Annotated[float, Operational] = Field(default=0.2, ge=0, le=1)
-    attempts: Annotated[int, Operational] = Field(default=3, ge=1, le=10)
-    concurrency: Annotated[int, Operational] = Field(default=4, ge=1, le=256)
-    timeout_s: Annotated[float, Operational] = Field(default=120.0, gt=0)
-
-    @model_validator(mode="after")
-    def _has_an_address(self) -> Self:
-        if self.backend == "openai" and self.base_url is None:
-            raise ValueError("base_url is missing, backend is openai: give the address, such as http://127.0.0.1:8080/v1")
-        return self
 
 
 class LoraConfig(Section):

@@ -138,6 +138,22 @@ class Resumed(_Event):
     unit: str
 
 
+class Paused(_Event):
+    """A stage waits for an outside service that is down, `patience_s` seconds at most."""
+
+    kind: Literal["paused"] = "paused"
+    stage: Stage
+    reason: str
+    patience_s: float
+
+
+class Continued(_Event):
+    """The service a stage waited for is back."""
+
+    kind: Literal["continued"] = "continued"
+    stage: Stage
+
+
 class Promoted(_Event):
     """A profile's pointer was put on a model."""
 
@@ -171,6 +187,8 @@ Event = Annotated[
     | TrainStep
     | CheckpointSaved
     | Resumed
+    | Paused
+    | Continued
     | Promoted
     | RolledBack,
     Field(discriminator="kind"),

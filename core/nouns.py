@@ -100,7 +100,9 @@ class ModelRef(Contract):
 class LabeledDataset(Artifact):
     """Prompts with the teacher's answers.
 
-    Files: `train.jsonl`, `held_out.jsonl` (core.data.record.LabeledRow), `unanswered.jsonl` (core.data.record.Reject).
+    Files: `train.jsonl`, `held_out.jsonl` (core.data.record.LabeledRow), `unanswered.jsonl` (core.data.record.Reject); with
+    several samples a prompt `samples.jsonl`, with log-probabilities `logprobs.parquet` (core.label.logprobs_file).
+    `sent_again` counts requests that were under way when a process ended, `cost` is what the labelling's requests took.
     """
 
     stage: Literal[Stage.LABEL] = Stage.LABEL
@@ -110,6 +112,9 @@ class LabeledDataset(Artifact):
     unanswered: int
     asked: int
     reused: int
+    sent_again: int = 0
+    cost: float | None = None
+    currency: str | None = None
     prompt_tokens: int
     completion_tokens: int
     findings: tuple[Finding, ...] = ()

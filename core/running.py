@@ -10,7 +10,7 @@ from core.alerts.send import alert
 from core.config import Profile
 from core.contract import Stage
 from core.errors import EdgekilnError, Evicted, Interrupted, Terminated, stop_of
-from core.events import Event, OnEvent, RunFailed, RunFinished, RunStarted, StageFinished, StageReused, ignore, tee
+from core.events import Event, OnEvent, Paused, RunFailed, RunFinished, RunStarted, StageFinished, StageReused, ignore, tee
 from core.runs import RunRecord, RunStatus, as_killed, runs, write_run
 from core.sinks import EventsFile, hide, hiding, log, secret_names
 from core.workspace import Workspace
@@ -77,10 +77,14 @@ class Recorded:
         close_killed(self._workspace)
         self.recorder = Recorder(self._workspace, _first_record(self._profile, self._run_id, self._started_with))
         self._file = EventsFile(self._workspace.run_folder(self._run_id) / "events.jsonl")
-        sinks = tee(self._file, self.recorder, log, self._listener)
+        sinks = tee(self._file, self.recorder, log, self._listener, self._tell_midway)
         self._on_event = hiding(secret_names(self._profile), sinks)
         self._on_event(RunStarted(run_id=self._run_id, profile=self._profile.name))
         return self._on_event
+
+    def _tell_midway(self, event: Event) -> None:
+        if isinstance(event, Paused):
+            alert(event, self._profile.alerts, self._on_event)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the record and tell the alert channels."""

@@ -75,10 +75,11 @@ def standing(workspace: Workspace) -> list[RunRecord]:
     Nothing is written: the next run writes it down.
     """
     found = runs(workspace)
-    return found if _held(workspace) else [as_killed(record) for record in found]
+    return found if is_held(workspace) else [as_killed(record) for record in found]
 
 
-def _held(workspace: Workspace) -> bool:
+def is_held(workspace: Workspace) -> bool:
+    """Say whether a process works in the workspace now."""
     try:
         with (workspace.root / "lock").open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back as soon as the file is closed

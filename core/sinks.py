@@ -11,10 +11,12 @@ from core.config import Profile, secret
 from core.errors import ToolMissing
 from core.events import (
     CheckpointSaved,
+    Continued,
     Event,
     Found,
     Note,
     OnEvent,
+    Paused,
     Progress,
     Promoted,
     Resumed,
@@ -71,7 +73,7 @@ def level_of(event: Event) -> int:
             return logging.DEBUG
         case RunFailed():
             return logging.ERROR
-        case SetAside() | RolledBack() | Note(level="warning") | Found():
+        case SetAside() | RolledBack() | Note(level="warning") | Found() | Paused():
             return logging.WARNING
         case StageFinished() | StageReused() if not event.verdict.passed:
             return logging.WARNING
@@ -81,7 +83,7 @@ def level_of(event: Event) -> int:
 
 def describe(event: Event) -> str:
     """Return an event as one line for a person; what a stranger's file put into it is made visible."""
-    return visible(_of_run(event) or _of_stage(event) or _of_work(event) or _of_training(event))
+    return visible(_of_run(event) or _of_stage(event) or _of_work(event) or _of_waiting(event) or _of_training(event))
 
 
 def _of_run(event: Event) -> str:
@@ -131,6 +133,16 @@ def _of_work(event: Event) -> str:
             return f"{finding.code} at {finding.where}: {finding.cause}; {finding.evidence}. {finding.remedy}"
         case Resumed():
             return f"{event.stage.value} goes on after {event.done:g} {event.unit}"
+        case _:
+            return ""
+
+
+def _of_waiting(event: Event) -> str:
+    match event:
+        case Paused():
+            return f"{event.stage.value} waits, {event.patience_s:g} s at most: {event.reason}"
+        case Continued():
+            return f"{event.stage.value} goes on: what it waited for is back"
         case _:
             return ""
 

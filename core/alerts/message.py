@@ -1,11 +1,11 @@
-"""What a person is told about a run: a title and a body, made from the run's last event."""
+"""What a person is told about a run: a title and a body, made from one event."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from core.contract import Contract
-from core.events import Event, RunFailed, RunFinished
+from core.events import Event, Paused, RunFailed, RunFinished
 
 
 class Message(Contract):
@@ -13,7 +13,7 @@ class Message(Contract):
 
     title: str
     body: str
-    kind: Literal["success", "failure"]
+    kind: Literal["success", "warning", "failure"]
 
 
 def message_for(event: Event) -> Message | None:
@@ -24,5 +24,8 @@ def message_for(event: Event) -> Message | None:
         case RunFailed():
             body = f"{event.error}\nRun: {event.run_id}"
             return Message(title=f"edgekiln: {event.profile} failed", body=body, kind="failure")
+        case Paused():
+            body = f"{event.reason}\nIt goes on by itself when the service is back."
+            return Message(title=f"edgekiln: {event.stage.value} waits", body=body, kind="warning")
         case _:
             return None

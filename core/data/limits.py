@@ -70,6 +70,8 @@ class QualityWeights(Section):
     encoding: float = Field(default=1.0, ge=0, description="No mojibake, no control characters")
     ending: float = Field(default=0.5, ge=0, description="Not cut off")
     warnings: float = Field(default=2.0, ge=0, description="How few rules warn")
+    consistency: float = Field(default=1.0, ge=0, description="How far a teacher's samples agree")
+    confidence: float = Field(default=1.0, ge=0, description="How sure the teacher was of its tokens")
     full_words: int = Field(default=8, ge=1, description="Words from which on a text is long enough")
 
 

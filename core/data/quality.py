@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from core.contract import Contract, Severity
 from core.data.flaws import Flaw
@@ -22,8 +22,17 @@ class Quality(Contract):
     components: dict[str, float | None]
 
 
-def quality(subject: Subject, flaws: Sequence[Flaw], limits: RuleLimits, weights: QualityWeights) -> Quality:
-    """Score a row by its texts and by the flaws the rules found in it; a row with an error scores 0."""
+def quality(
+    subject: Subject,
+    flaws: Sequence[Flaw],
+    limits: RuleLimits,
+    weights: QualityWeights,
+    told: Mapping[str, float | None] | None = None,
+) -> Quality:
+    """Score a row by its texts and by the flaws the rules found in it; a row with an error scores 0.
+
+    `told` adds components that only a teacher can tell: `consistency` and `confidence`.
+    """
     codes = {flaw.code for flaw in flaws}
     text = subject.user if subject.answer is None else subject.answer
     words = text.casefold().split()
@@ -35,6 +44,7 @@ def quality(subject: Subject, flaws: Sequence[Flaw], limits: RuleLimits, weights
         "encoding": 0.0 if codes & _ENCODING else 1.0,
         "ending": (0.0 if "truncated" in codes else 1.0) if subject.prose else None,
         "warnings": 1 / (1 + sum(flaw.severity is Severity.WARNING for flaw in flaws)),
+        **(told or {}),
     }
     failed = any(flaw.severity is Severity.ERROR for flaw in flaws)
     return Quality(score=0.0 if failed else _mean(components, weights), components=components)

@@ -47,6 +47,10 @@ def _unfolded(call: dict[str, Any]) -> dict[str, Any]:
     return {**call, "function": {**call["function"], "arguments": arguments}}
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class PromptRow(Contract):
     """A validated prompt. `system` and `context` are shown to the teacher; `completion` is set when the source has one.
 
@@ -70,7 +74,11 @@ class PromptRow(Contract):
 
 
 class LabeledRow(Contract):
-    """A chat the student learns: the last message is the assistant's answer and the only one trained on."""
+    """A chat the student learns: the last message is the assistant's answer and the only one trained on.
+
+    `quality` is its score in [0, 1]; `consistency` says how far the teacher's samples agree, `confidence` is the geometric
+    mean of the answer's token probabilities.
+    """
 
     row_id: str
     split: Split
@@ -78,6 +86,9 @@ class LabeledRow(Contract):
     requires_json: bool = False
     tool_schema: dict[str, Any] | None = None
     tools: tuple[dict[str, Any], ...] = Field(default=(), exclude_if=not_)
+    quality: float | None = Field(default=None, exclude_if=_is_none)
+    consistency: float | None = Field(default=None, exclude_if=_is_none)
+    confidence: float | None = Field(default=None, exclude_if=_is_none)
 
 
 class Reject(Contract):

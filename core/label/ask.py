@@ -8,7 +8,7 @@ from core.config import LabelConfig
 from core.contract import Contract
 from core.data.record import LabeledRow, Message, PromptRow, Reject, messages_for, schema_of, student_messages
 from core.data.schemas import parse_json, schema_fault, value_fault
-from core.label.ledger import Reply, Request
+from core.label.request import Reply, Request
 
 _EXCERPT_CHARS = 200
 _THOUGHT_END = "</think>"
@@ -18,6 +18,10 @@ _REMEDIES = {
     "teacher-json": "Ask a stronger teacher, or simplify tool_schema.",
     "teacher-filter": "The teacher refuses this prompt; mend it or leave it out.",
     "teacher-error": "Run again when the teacher is back: only what is missing is asked.",
+    "teacher-context": "Shorten the prompt, or ask a teacher with a longer context.",
+    "teacher-refused": "The endpoint takes no request of this kind; read its reason.",
+    "discarded": "Run edgekiln label: what was discarded is asked again.",
+    "personal-data-excess": "Look at the row: it is a list of personal data; raise data.privacy.max_values to keep it.",
     "bad-schema": "Mend the row's tool_schema; it must be a JSON Schema without remote references.",
 }
 
@@ -29,14 +33,17 @@ class Problem(Contract):
     reason: str
 
 
-def first_request(row: PromptRow, teacher: str, config: LabelConfig) -> Request:
-    """Return the request that asks for a row's completion."""
+def first_request(row: PromptRow, teacher: str, config: LabelConfig, sample: int = 0) -> Request:
+    """Return the request that asks for a row's completion; each further sample has a seed of its own."""
     return Request(
         teacher=teacher,
         messages=messages_for(row),
         temperature=config.temperature,
         max_tokens=config.max_tokens,
-        seed=config.seed,
+        seed=config.seed + sample,
+        sample=sample,
+        top_logprobs=config.top_logprobs,
+        extra_body=config.extra_body,
         answer_schema=schema_of(row),
         tools=row.tools,
     )

@@ -1,204 +1,262 @@
-"""Sends what the ledger lacks to a teacher, some requests at once, with bounded attempts; every answer goes through the ledger."""
+"""Sends what the ledger lacks to a teacher: bounded attempts, a pace the endpoint can hold, a pause while it is down.
+
+Every answer goes through the ledger. A teacher in process draws requests as it can begin with them; an endpoint is asked
+from threads.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any
 
 from core.config import LabelConfig
-from core.contract import Contract
-from core.errors import TeacherFailed
-from core.label.ask import Problem, completion_of, second_request
-from core.label.ledger import Ledger, Reply, Request
+from core.contract import Stage
+from core.errors import BudgetReached, TeacherFailed
+from core.events import Continued, Note, OnEvent, Paused
+from core.label.account import Account
+from core.label.breaker import Breaker
+from core.label.ledger import Ledger
+from core.label.outcome import follow
+from core.label.pace import Pace
+from core.label.request import Reply, Request
 from core.label.teachers import Teacher, Trouble
 
 _BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 30.0
 _GRACE_S = 5.0  # for answers under way when the stage is interrupted; they are paid for
-_DOWN_AFTER = 8  # requests that fail in a row, each after all its attempts, mean that the teacher is down, not the prompts
+_LOOK_S = 0.5  # how soon a waiting thread sees that the stage is being stopped
 
-
-class Outcome(Contract):
-    """How the question of one row stands: a completion, a problem, or (with `missing`) a request without an answer."""
-
-    completion: str | None = None
-    tool_calls: tuple[dict[str, Any], ...] = ()
-    problem: Problem | None = None
-    missing: Request | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-def follow(first: Request, ledger: Ledger) -> Outcome:
-    """Read from the ledger alone how a question stands, through its second request where there was one."""
-    replies: list[Reply] = []
-    request = first
-    while True:
-        entry = ledger.find(request.key)
-        if entry is None or entry.reply is None:
-            reason = (entry.error if entry else None) or "it was never answered"
-            return _outcome(replies, problem=Problem(code="teacher-error", reason=reason), missing=request)
-        replies.append(entry.reply)
-        found = completion_of(entry.reply, first.answer_schema)
-        if isinstance(found, str):
-            return _outcome(replies, completion=found)
-        second = second_request(first, entry.reply, found) if request is first else None
-        if second is None:
-            return _outcome(replies, problem=found)
-        request = second
-
-
-def _outcome(
-    replies: Sequence[Reply],
-    completion: str | None = None,
-    problem: Problem | None = None,
-    missing: Request | None = None,
-) -> Outcome:
-    return Outcome(
-        completion=completion,
-        tool_calls=replies[-1].tool_calls if completion is not None else (),
-        problem=problem,
-        missing=missing,
-        prompt_tokens=sum(reply.prompt_tokens for reply in replies),
-        completion_tokens=sum(reply.completion_tokens for reply in replies),
-    )
+OnDone = Callable[[int], None]
 
 
 class Asker:
     """Asks one teacher. `sent` counts the sendings of this process."""
 
-    def __init__(self, teacher: Teacher, ledger: Ledger, config: LabelConfig) -> None:
+    def __init__(self, teacher: Teacher, ledger: Ledger, config: LabelConfig, account: Account, on_event: OnEvent) -> None:
         self.sent = 0
         self._teacher = teacher
         self._ledger = ledger
         self._config = config
+        self._account = account
+        self._on_event = on_event
         self._stop = threading.Event()
-        self._count = threading.Lock()
-        self._failed_in_a_row = 0
+        self._state = threading.Condition()
+        self._pace = Pace(teacher.concurrency)
+        self._breaker = Breaker()
+        self._under_way: dict[str, Request] = {}
+        self._sending = 0
+        self._not_before = 0.0
+        self._in_streak: list[Request] = []
+        self._lost: deque[Request] = deque()
+        self._told: set[str] = set()
 
-    def ask_all(self, requests: Sequence[Request], on_done: Callable[[], None]) -> None:
-        """Pursue every question; TeacherFailed when the teacher can answer none of them.
+    def ask_all(self, firsts: Iterable[Request], on_done: OnDone) -> None:
+        """Pursue every question, drawn one by one; TeacherFailed when the teacher can answer none, BudgetReached.
 
-        `on_done` is called in this thread after each. On an interrupt nothing new is sent, what is under way gets some
+        `on_done` is called in this thread with 1 after each, with -1 for one that is asked once more. On an interrupt nothing new is sent, what is under way gets some
         seconds to arrive, and the ledger stays true in any case.
         """
-        if self._teacher.concurrency == 1:
-            self._ask_in_one_call(requests, on_done)
+        waiting = iter(firsts)
+        if self._teacher.batches:
+            self._ask_in_one_call(waiting, on_done)
             return
         with self._pool() as running:
-            for request in requests:
-                if len(running) >= self._teacher.concurrency:
+            while (first := self._next(waiting, on_done)) is not None or running:
+                if first is None or len(running) >= self._teacher.concurrency:
                     _collect(running, on_done)
-                running.add(self._executor.submit(self._pursue, request))
-            while running:
-                _collect(running, on_done)
+                if first is not None:
+                    running.add(self._executor.submit(self._pursue, first))
 
-    def _ask_in_one_call(self, requests: Sequence[Request], on_done: Callable[[], None]) -> None:
+    def _next(self, waiting: Iterator[Request], on_done: OnDone) -> Request | None:
+        """Return the next question: one that failed only because the endpoint was down, else a new one."""
+        with self._state:
+            lost = self._lost.popleft() if self._lost else None
+        if lost is not None:
+            on_done(-1)
+        return lost or next(waiting, None)
+
+    def _ask_in_one_call(self, firsts: Iterator[Request], on_done: OnDone) -> None:
         """Let the teacher draw what it can begin with; a question is drawn again until nothing is missing."""
-        open_questions, under_way = deque(requests), dict[str, Request]()
-        while open_questions:
-            drawn = self._draw(open_questions, under_way, on_done)
-            for request, outcome in self._teacher.answer(drawn):
-                first = under_way.pop(request.key)
+        replied: deque[Request] = deque()
+        while True:
+            for request, outcome in self._teacher.answer(self._draw(firsts, replied, on_done)):
+                first = self._under_way.pop(request.key)
                 if isinstance(outcome, Reply):
-                    self._ledger.commit(request.key, outcome)
-                    open_questions.appendleft(first)
+                    self._commit(request, outcome)
+                    replied.append(first)
                 else:
-                    self._ledger.fail(request.key, outcome.reason)
-                    on_done()
+                    self._fail(request, outcome)
+                    on_done(1)
+            if not replied:
+                return
 
-    def _draw(
-        self, open_questions: deque[Request], under_way: dict[str, Request], on_done: Callable[[], None]
-    ) -> Iterator[Request]:
-        while open_questions:
-            first = open_questions.popleft()
+    def _draw(self, firsts: Iterator[Request], replied: deque[Request], on_done: OnDone) -> Iterator[Request]:
+        while (first := replied.popleft() if replied else next(firsts, None)) is not None:
             request = follow(first, self._ledger).missing
-            if request is None or request.key in under_way:
-                on_done()
+            if request is None or request.key in self._under_way:
+                on_done(1)
                 continue
             self._begin(request)
-            under_way[request.key] = first
+            self._under_way[request.key] = first
             yield request
 
     @contextmanager
     def _pool(self) -> Iterator[set[Future[None]]]:
         running: set[Future[None]] = set()
         self._executor = ThreadPoolExecutor(self._teacher.concurrency, thread_name_prefix="teacher")
+        grace_s = _GRACE_S
         try:
             yield running
+        except BudgetReached:
+            grace_s = self._config.timeout_s  # nobody is in a hurry, and what is under way is paid for
+            raise
         finally:
             self._stop.set()
-            if wait(running, timeout=_GRACE_S).not_done:
+            if wait(running, timeout=grace_s).not_done:
                 self._teacher.close()
             self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _pursue(self, first: Request) -> None:
         """Ask until a question has its completion or its problem; at most two requests."""
         while not self._stop.is_set() and (request := follow(first, self._ledger).missing) is not None:
-            if not self._send(request):
+            with self._state:
+                if request.key in self._under_way:  # another row asks the same
+                    return
+                self._under_way[request.key] = first
+            try:
+                answered = self._send(first, request)
+            finally:
+                with self._state:
+                    del self._under_way[request.key]
+            if not answered:
                 return
 
-    def _send(self, request: Request) -> bool:
-        """Send a request up to `attempts` times and return whether it was answered."""
-        for attempt in range(1, self._config.attempts + 1):
-            self._begin(request)
+    def _send(self, first: Request, request: Request) -> bool:
+        """Send a request up to `attempts` times, those an endpoint was away for not counted, and return whether it was answered."""
+        attempt, began = 0, time.perf_counter()
+        while attempt < self._config.attempts and self._enter():
             outcome = self._once(request)
             if isinstance(outcome, Reply):
-                self._ledger.commit(request.key, outcome)
-                self._failed_in_a_row = 0
                 return True
-            self._ledger.fail(request.key, outcome.reason)
-            if not self._tries_again(request, outcome, attempt):
-                self._judge_failure(outcome)
+            waited_s = time.perf_counter() - began + (outcome.retry_after_s or 0.0)
+            if not outcome.retryable or waited_s > self._config.patience_s:
                 return False
+            if self._breaker.open_since is not None or outcome.retry_after_s is not None:
+                continue  # the pause, or what the endpoint asked for, is the wait
+            attempt += 1
+            if attempt < self._config.attempts and self._stop.wait(_delay_s(request, attempt)):
+                return False
+        if not self._stop.is_set():
+            with self._state:
+                self._in_streak.append(first)
         return False
 
-    def _begin(self, request: Request) -> None:
-        self._ledger.begin(request)
-        with self._count:
-            self.sent += 1
+    def _enter(self) -> bool:
+        """Wait for a place at the endpoint; False when the stage is being stopped, TeacherFailed when it stays away."""
+        with self._state:
+            while not self._stop.is_set():
+                now = time.perf_counter()
+                if (since := self._breaker.open_since) is not None and now - since > self._config.patience_s:
+                    raise self._gone(now - since)
+                wait_s = max(self._breaker.wait_s(now), self._not_before - now)
+                if wait_s <= 0 and self._sending < self._pace.limit:
+                    self._sending += 1
+                    return True
+                self._state.wait(min(wait_s, _LOOK_S) if wait_s > 0 else _LOOK_S)
+            return False
 
     def _once(self, request: Request) -> Reply | Trouble:
+        began = time.perf_counter()
         try:
+            self._begin(request)
             ((_, outcome),) = self._teacher.answer([request])
-            return outcome
         except TeacherFailed as error:
             self._ledger.fail(request.key, error.problem)
             raise
+        finally:
+            with self._state:
+                self._sending -= 1
+                self._state.notify_all()
+        if isinstance(outcome, Reply):
+            self._commit(request, outcome)
+            self._note_answer(outcome, began)
+        else:
+            self._fail(request, outcome)
+            self._note_trouble(outcome, began)
+        return outcome
 
-    def _tries_again(self, request: Request, trouble: Trouble, attempt: int) -> bool:
-        """Wait before the next attempt; False when there is none, or when the stage is being stopped."""
-        too_long = (trouble.retry_after_s or 0.0) > self._config.timeout_s
-        if attempt == self._config.attempts or not trouble.retryable or too_long:
-            return False
-        return not self._stop.wait(_delay_s(request, trouble, attempt))
+    def _begin(self, request: Request) -> None:
+        with self._state:
+            self._account.allow()
+            self.sent += 1
+        self._ledger.begin(request)
 
-    def _judge_failure(self, trouble: Trouble) -> None:
-        if not trouble.retryable or self._stop.is_set():
+    def _commit(self, request: Request, reply: Reply) -> None:
+        with self._state:
+            cost = self._account.charge(reply)
+        self._ledger.commit(request.key, reply, cost)
+
+    def _fail(self, request: Request, trouble: Trouble) -> None:
+        """Note a failure; each kind that no retry can mend is told once, not for every row."""
+        self._ledger.fail(request.key, trouble.reason, trouble.code)
+        if trouble.retryable:
             return
-        with self._count:
-            self._failed_in_a_row += 1
-        if self._failed_in_a_row >= _DOWN_AFTER:
-            raise TeacherFailed(
-                f"{self._failed_in_a_row} requests in a row got no answer, the last: {trouble.reason}",
-                remedy="Look whether the teacher runs, then run the same command again: only what is missing is asked.",
-            )
+        with self._state:
+            first_of_its_kind = trouble.code not in self._told
+            self._told.add(trouble.code)
+        if first_of_its_kind:
+            text = f"a row is set aside, and so is every other for which it holds: {trouble.reason}"
+            self._on_event(Note(stage=Stage.LABEL, level="warning", text=text))
+
+    def _note_answer(self, reply: Reply, began: float) -> None:
+        with self._state:
+            self._pace.answered(began, time.perf_counter(), reply.completion_tokens)
+            ends = self._breaker.answered()
+            self._in_streak.clear()
+            self._state.notify_all()
+        if ends:
+            self._on_event(Continued(stage=Stage.LABEL))
+
+    def _note_trouble(self, trouble: Trouble, began: float) -> None:
+        now = time.perf_counter()
+        with self._state:
+            if not trouble.retryable:  # the endpoint is there, and said no
+                self._breaker.answered()
+                return
+            self._pace.objected(began, now)
+            if trouble.retry_after_s is not None:
+                self._not_before = max(self._not_before, now + min(trouble.retry_after_s, self._config.patience_s))
+                return  # it is there, and says when it will have time
+            begins = self._breaker.failed(now)
+            if begins and not self._breaker.answered_ever:
+                raise self._gone(0.0, trouble)
+            if begins:
+                self._lost.extend(self._in_streak)
+                self._in_streak.clear()
+        if begins:
+            self._on_event(Paused(stage=Stage.LABEL, reason=trouble.reason, patience_s=self._config.patience_s))
+
+    def _gone(self, waited_s: float, trouble: Trouble | None = None) -> TeacherFailed:
+        last = f", the last: {trouble.reason}" if trouble else ""
+        waited = f" and none for {waited_s:.0f} s > label.patience_s {self._config.patience_s:g}" if waited_s else ""
+        return TeacherFailed(
+            f"{self._breaker.failed_in_a_row} requests in a row got no answer{waited}{last}",
+            remedy="Look whether the teacher runs, then run the same command again: only what is missing is asked.",
+        )
 
 
-def _collect(running: set[Future[None]], on_done: Callable[[], None]) -> None:
+def _collect(running: set[Future[None]], on_done: OnDone) -> None:
     for future in wait(running, return_when=FIRST_COMPLETED).done:
         running.discard(future)
         future.result()
-        on_done()
+        on_done(1)
 
 
-def _delay_s(request: Request, trouble: Trouble, attempt: int) -> float:
-    """Return how long to wait: what the endpoint asked for, else doubling steps, spread by the request's own hash."""
-    if trouble.retry_after_s is not None:
-        return trouble.retry_after_s
+def _delay_s(request: Request, attempt: int) -> float:
+    """Return how long to wait: doubling steps, spread by the request's own hash."""
     spread = 1 + int(request.key[:4], 16) / 0xFFFF
     return min(_LONGEST_BACKOFF_S, _BACKOFF_S * spread * float(2 ** (attempt - 1)))

@@ -18,7 +18,7 @@ from core.config import LabelConfig, secret
 from core.data.flaws import Flaw
 from core.data.turns import read_calls
 from core.errors import TeacherFailed, ToolMissing
-from core.label.ledger import Reply, Request
+from core.label.request import Reply, Request, TokenLogprob
 from core.label.teachers import Trouble
 from core.sinks import hide
 
@@ -52,6 +52,8 @@ class _Connections:
 
 class EndpointTeacher:
     """A connected client. It never retries by itself: the ledger counts every sending."""
+
+    batches = False
 
     def __init__(self, client: Any, connections: _Connections, model: str, config: LabelConfig) -> None:
         self.concurrency = config.concurrency
@@ -112,6 +114,10 @@ class EndpointTeacher:
             "seed": request.seed,
             "extra_headers": {"Idempotency-Key": request.key},
         }
+        if request.extra_body:
+            arguments["extra_body"] = request.extra_body
+        if request.top_logprobs:
+            arguments |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         if request.tools:
             arguments["tools"] = list(request.tools)
         if request.answer_schema is not None:
@@ -139,11 +145,21 @@ class EndpointTeacher:
                 f"{self._config.base_url}: the account's quota is used up",
                 remedy="Pay, or wait, then run again: no answer is lost.",
             ) from error
+        retryable = status >= 500 or status in _RETRYABLE_STATUS
         return Trouble(
             reason=_STUTTER.sub("", f"status {status}: {self._told(error)}"),
-            retryable=status >= 500 or status in _RETRYABLE_STATUS,
+            retryable=retryable,
+            code="teacher-error" if retryable else _refusal_code(error),
             retry_after_s=retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC)),
         )
+
+
+def _refusal_code(error: Any) -> str:
+    """Return what kind of refusal a status 4xx is; servers name the kind in `code` or only in their text."""
+    said = f"{error.code} {error}".lower()
+    if "context" in said and any(word in said for word in ("length", "exceed", "maximum", "window", "too long", "size")):
+        return "teacher-context"
+    return "teacher-filter" if "content_filter" in said or "content policy" in said else "teacher-refused"
 
 
 def retry_after_s(header: str | None, now: datetime) -> float | None:
@@ -178,7 +194,27 @@ def _reply(done: Any, latency_ms: float) -> Reply | Trouble:
         completion_tokens=getattr(usage, "completion_tokens", None) or 0,
         latency_ms=latency_ms,
         tool_calls=calls,
+        logprobs=_logprobs(choices[0]),
     )
+
+
+def _logprobs(choice: Any) -> tuple[TokenLogprob, ...]:
+    """Read what an endpoint tells of its tokens; ids where it gives them as a field of its own (llama-server does)."""
+    told = getattr(getattr(choice, "logprobs", None), "content", None) or ()
+    return tuple(
+        TokenLogprob(
+            token=_token_id(token),
+            text=token.token,
+            logprob=token.logprob,
+            top=tuple((_token_id(other), other.token, other.logprob) for other in token.top_logprobs or ()),
+        )
+        for token in told
+    )
+
+
+def _token_id(token: Any) -> int | None:
+    number = getattr(token, "id", None)
+    return number if isinstance(number, int) else None
 
 
 def _plain(call: object) -> object:

@@ -13,7 +13,7 @@ from core import toolchain
 from core.config import patient_openmp
 from core.errors import TeacherFailed, ToolMissing
 from core.events import OnEvent
-from core.label.ledger import Reply, Request
+from core.label.request import Reply, Request
 from core.label.teachers import Trouble
 
 # Room for the longest prompt of the data stage (8,000 characters) with its answer; more would cost memory for nothing.
@@ -25,6 +25,7 @@ class LlamaTeacher:
     """One loaded model. Each request starts from an empty cache, so that its answer does not depend on the one before it."""
 
     concurrency = 1
+    batches = True
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -49,7 +50,7 @@ class LlamaTeacher:
             )
         except ValueError as error:
             if "context window" in str(error):
-                return Trouble(reason=f"the prompt is too long: {error}", retryable=False)
+                return Trouble(reason=f"the prompt is too long: {error}", retryable=False, code="teacher-context")
             raise
         return _reply(done, (time.perf_counter() - started) * 1000)
 

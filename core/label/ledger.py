@@ -5,25 +5,20 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from operator import not_
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
+from core.errors import ArtifactError, ArtifactMissing, DiskFull
+from core.label.entries import Entry, SessionRow, Spent, State, entry_of, packed, reply_of
+from core.label.request import Reply, Request
 
-from core.contract import Contract
-from core.data.record import Message
-from core.errors import ArtifactError, DiskFull
-from core.files import digest_of
-
-State = Literal["waiting", "answered", "failed"]
-
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _BUSY_TIMEOUT_S = 30.0
-_TABLE = """
+_READ_AT_ONCE = 500
+_REQUESTS = """
 CREATE TABLE IF NOT EXISTS requests (
     key TEXT PRIMARY KEY,
     state TEXT NOT NULL CHECK (state IN ('waiting', 'answered', 'failed')),
@@ -43,63 +38,42 @@ CREATE TABLE IF NOT EXISTS requests (
     CHECK ((state = 'answered') = (answer IS NOT NULL))
 ) STRICT
 """
-
-
-class TokenLogprob(Contract):
-    """A token of an answer with its natural log-probability, and the likeliest ones in its place, as (id, text, logprob).
-
-    Ids are None where the endpoint does not tell them.
-    """
-
-    token: int | None
-    text: str
-    logprob: float
-    top: tuple[tuple[int | None, str, float], ...]
-
-
-class Request(Contract):
-    """Everything that shapes an answer; `teacher` is the identity that fixes the model's bytes.
-
-    `sample` numbers the answers to one prompt from 0; with `top_logprobs` the reply has so many a token.
-    """
-
-    teacher: str
-    messages: tuple[Message, ...]
-    temperature: float
-    max_tokens: int
-    seed: int
-    answer_schema: dict[str, Any] | None = None
-    sample: int = Field(default=0, exclude_if=not_)
-    top_logprobs: int = Field(default=0, exclude_if=not_)
-    # not written where there is none, so that answers asked for before there were tools keep their keys
-    tools: tuple[dict[str, Any], ...] = Field(default=(), exclude_if=not_)
-
-    @property
-    def key(self) -> str:
-        """The sha256 the ledger knows this request by."""
-        return digest_of(self.model_dump(mode="json"))
-
-
-class Reply(Contract):
-    """A teacher's raw answer; `finish_reason` and `tool_calls` as OpenAI's endpoint spells them."""
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    latency_ms: float
-    tool_calls: tuple[dict[str, Any], ...] = ()
-    logprobs: tuple[TokenLogprob, ...] = ()
-
-
-class Entry(Contract):
-    """How a request stands: `sent` counts the sendings, `attempts` those that came to an end."""
-
-    state: State
-    reply: Reply | None
-    error: str | None
-    sent: int
-    attempts: int
+_SESSIONS = """
+CREATE TABLE IF NOT EXISTS sessions (
+    session INTEGER PRIMARY KEY,
+    artifact_id TEXT NOT NULL,
+    teacher TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    seen_at TEXT NOT NULL,
+    ended TEXT,
+    questions INTEGER NOT NULL,
+    reused INTEGER NOT NULL,
+    done INTEGER NOT NULL DEFAULT 0
+) STRICT
+"""
+_DISCARDED = """
+CREATE TABLE IF NOT EXISTS discarded (
+    key TEXT NOT NULL, answer TEXT NOT NULL, finish_reason TEXT, prompt_tokens INTEGER, completion_tokens INTEGER,
+    cost REAL, discarded_at TEXT NOT NULL
+) STRICT
+"""
+# both cover the questions of `status`, so that a million fat rows are not read for it
+_SPENT_INDEX = """
+CREATE INDEX requests_spent ON requests
+    (session, state, sent, prompt_tokens, completion_tokens, cost, latency_ms)
+"""
+_RECENT_INDEX = "CREATE INDEX requests_recent ON requests (session, finished_at) WHERE state = 'answered'"
+_UPGRADES: dict[int, tuple[str, ...]] = {  # by the version they lead to
+    2: ("ALTER TABLE requests ADD COLUMN tool_calls TEXT",),
+    3: (
+        "ALTER TABLE requests ADD COLUMN code TEXT",
+        "ALTER TABLE requests ADD COLUMN cost REAL",
+        "ALTER TABLE requests ADD COLUMN session INTEGER",
+        "ALTER TABLE requests ADD COLUMN logprobs BLOB",
+        _SPENT_INDEX,
+        _RECENT_INDEX,
+    ),
+}
 
 
 class Ledger:
@@ -109,52 +83,151 @@ class Ledger:
         self._connection = connection
         self._path = path
         self._lock = threading.Lock()
+        self._session: int | None = None
 
     def find(self, key: str) -> Entry | None:
         """Return how a request stands, None when it was never sent."""
         rows = self._execute(
-            "SELECT state, answer, finish_reason, prompt_tokens, completion_tokens, latency_ms, error, sent, attempts,"
-            " tool_calls FROM requests WHERE key = ?",
+            "SELECT state, error, code, sent, attempts, session, answer, finish_reason, prompt_tokens, completion_tokens,"
+            " latency_ms, tool_calls, logprobs FROM requests WHERE key = ?",
             key,
         )
-        return _entry(rows[0]) if rows else None
+        return entry_of(rows[0]) if rows else None
 
     def begin(self, request: Request) -> None:
         """Write a request as waiting, before it is sent."""
         self._execute(
-            "INSERT INTO requests (key, state, teacher, request, sent, first_sent_at) VALUES (?, 'waiting', ?, ?, 1, ?)"
-            " ON CONFLICT (key) DO UPDATE SET state = 'waiting', sent = sent + 1, error = NULL WHERE state <> 'answered'",
+            "INSERT INTO requests (key, state, teacher, request, sent, first_sent_at, session)"
+            " VALUES (?, 'waiting', ?, ?, 1, ?, ?) ON CONFLICT (key) DO UPDATE SET state = 'waiting', sent = sent + 1,"
+            " error = NULL, code = NULL, session = excluded.session WHERE state <> 'answered'",
             request.key,
             request.teacher,
             json.dumps(request.model_dump(mode="json"), ensure_ascii=False),
             _now(),
+            self._session,
         )
 
-    def commit(self, key: str, reply: Reply) -> None:
+    def commit(self, key: str, reply: Reply, cost: float | None = None) -> None:
         """Keep the answer to a waiting request for good; an answer that is already there stays."""
         self._execute(
             "UPDATE requests SET state = 'answered', answer = ?, finish_reason = ?, prompt_tokens = ?,"
-            " completion_tokens = ?, latency_ms = ?, tool_calls = ?, error = NULL, attempts = attempts + 1, finished_at = ?"
-            " WHERE key = ? AND state <> 'answered'",
+            " completion_tokens = ?, latency_ms = ?, tool_calls = ?, logprobs = ?, cost = ?, error = NULL, code = NULL,"
+            " attempts = attempts + 1, finished_at = ? WHERE key = ? AND state <> 'answered'",
             reply.text,
             reply.finish_reason,
             reply.prompt_tokens,
             reply.completion_tokens,
             reply.latency_ms,
             json.dumps(reply.tool_calls, ensure_ascii=False) if reply.tool_calls else None,
+            packed(reply.logprobs),
+            cost,
             _now(),
             key,
         )
 
-    def fail(self, key: str, error: str) -> None:
+    def fail(self, key: str, error: str, code: str = "teacher-error") -> None:
         """Note that a waiting request came to nothing; it may be sent again."""
         self._execute(
-            "UPDATE requests SET state = 'failed', error = ?, attempts = attempts + 1, finished_at = ?"
+            "UPDATE requests SET state = 'failed', error = ?, code = ?, attempts = attempts + 1, finished_at = ?"
             " WHERE key = ? AND state = 'waiting'",
             error,
+            code,
             _now(),
             key,
         )
+
+    def discard(self, keys: Sequence[str]) -> int:
+        """Let answers be asked for again and return how many; what they were and cost stays in the ledger."""
+        found = 0
+        for key in keys:
+            with self._lock, _sqlite_errors(self._path), _transaction(self._connection):
+                moved = self._connection.execute(
+                    "INSERT INTO discarded SELECT key, answer, finish_reason, prompt_tokens, completion_tokens, cost, ?"
+                    " FROM requests WHERE key = ? AND state = 'answered'",
+                    (_now(), key),
+                ).rowcount
+                self._connection.execute(
+                    "UPDATE requests SET state = 'failed', answer = NULL, error = 'its answer was discarded',"
+                    " code = 'discarded' WHERE key = ? AND state = 'answered'",
+                    (key,),
+                )
+            found += moved
+        return found
+
+    def start(self, artifact_id: str, teacher: str, questions: int, reused: int) -> None:
+        """Open a session: what is sent from now on belongs to it."""
+        now = _now()
+        ((self._session,),) = self._execute(
+            "INSERT INTO sessions (artifact_id, teacher, started_at, seen_at, questions, reused) VALUES (?, ?, ?, ?, ?, ?)"
+            " RETURNING session",
+            artifact_id,
+            teacher,
+            now,
+            now,
+            questions,
+            reused,
+        )
+
+    def tell(self, done: int, ended: str | None = None) -> None:
+        """Write down how many questions of the session are done, and at last how it ended."""
+        self._execute(
+            "UPDATE sessions SET done = ?, seen_at = ?, ended = ? WHERE session = ?", done, _now(), ended, self._session
+        )
+
+    def sessions(self) -> list[SessionRow]:
+        """Return all sessions, the newest first."""
+        rows = self._execute(
+            "SELECT session, artifact_id, teacher, started_at, seen_at, ended, questions, reused, done FROM sessions"
+            " ORDER BY session DESC"
+        )
+        return [SessionRow.model_validate(dict(zip(SessionRow.model_fields, row, strict=True))) for row in rows]
+
+    def spent(self, artifact_id: str) -> Spent:
+        """Return what all sessions of one labelling took, killed ones too."""
+        ((*figures,),) = self._execute(
+            "SELECT coalesce(sum(sent), 0), coalesce(sum(state = 'answered'), 0), coalesce(sum(state = 'failed'), 0),"
+            " coalesce(sum(state = 'waiting'), 0), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0),"
+            " coalesce(sum(cost), 0.0), count(cost) FROM requests"
+            " WHERE session IN (SELECT session FROM sessions WHERE artifact_id = ?)",
+            artifact_id,
+        )
+        return Spent.model_validate(dict(zip(Spent.model_fields, figures, strict=True)))
+
+    def recent(self, session: int, most: int) -> list[datetime]:
+        """Return when the newest answers of a session came, the newest first."""
+        rows = self._execute(
+            "SELECT finished_at FROM requests WHERE session = ? AND state = 'answered' ORDER BY finished_at DESC LIMIT ?",
+            session,
+            most,
+        )
+        return [datetime.fromisoformat(moment) for (moment,) in rows]
+
+    def failed(self, most: int) -> list[dict[str, Any]]:
+        """Return the requests that came to nothing: key, code, error, sent, finished_at and the last message."""
+        names = ("key", "code", "error", "sent", "finished_at")
+        rows = self._execute(
+            "SELECT key, code, error, sent, finished_at, request FROM requests WHERE state = 'failed'"
+            " ORDER BY finished_at DESC LIMIT ?",
+            most,
+        )
+        return [{**dict(zip(names, row, strict=False)), "asked": _last_message(row[-1])} for row in rows]
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield every request with its answer, in the order of the keys, a few at a time."""
+        names = ("key", "state", "teacher", "request", "code", "error", "sent", "first_sent_at", "finished_at", "cost")
+        key = ""
+        while rows := self._execute(
+            "SELECT key, state, teacher, request, code, error, sent, first_sent_at, finished_at, cost, answer,"
+            " finish_reason, prompt_tokens, completion_tokens, latency_ms, tool_calls, logprobs FROM requests"
+            " WHERE key > ? ORDER BY key LIMIT ?",
+            key,
+            _READ_AT_ONCE,
+        ):
+            for row in rows:
+                reply = reply_of(row[len(names) :])
+                record = dict(zip(names, row, strict=False))
+                yield {**record, "reply": reply.model_dump(mode="json") if reply else None}
+            key = rows[-1][0]
 
     def counts(self) -> dict[State, int]:
         """Return the number of requests by state."""
@@ -184,21 +257,44 @@ def open_ledger(path: Path) -> Iterator[Ledger]:
         connection.close()
 
 
+@contextmanager
+def existing_ledger(path: Path) -> Iterator[Ledger]:
+    """Open a ledger that is there; ArtifactMissing when nothing was ever asked."""
+    if not path.exists():
+        raise ArtifactMissing(
+            f"there is no ledger at {path}: no teacher was asked in this workspace",
+            remedy="Run edgekiln label first, or name the workspace: --workspace PATH.",
+        )
+    with open_ledger(path) as ledger:
+        yield ledger
+
+
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == _SCHEMA_VERSION:
+        return
     if version > _SCHEMA_VERSION:
         raise ArtifactError(
             f"{path} has ledger version {version} > {_SCHEMA_VERSION}",
             remedy="Use the edgekiln that wrote it, or a newer one.",
         )
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute(_TABLE)
-    if version == 1:  # before teachers could call tools
-        connection.execute("ALTER TABLE requests ADD COLUMN tool_calls TEXT")
-    connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-    connection.execute("COMMIT")
+    with _transaction(connection):
+        (version,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been faster
+        for table in (_REQUESTS, _SESSIONS, _DISCARDED):
+            connection.execute(table)
+        for target in range((version or 2) + 1, _SCHEMA_VERSION + 1):  # the table as written above is version 2
+            for statement in _UPGRADES[target]:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    with connection:  # commits, or rolls back when it is left by an error
+        connection.execute("BEGIN IMMEDIATE")
+        yield
 
 
 @contextmanager
@@ -217,19 +313,8 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
-    state, answer, finish_reason, prompt_tokens, completion_tokens, latency_ms, error, sent, attempts, calls = row
-    reply = None
-    if answer is not None:
-        reply = Reply(
-            text=answer,
-            finish_reason=finish_reason,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            latency_ms=latency_ms,
-            tool_calls=json.loads(calls) if calls else (),
-        )
-    return Entry(state=state, reply=reply, error=error, sent=sent, attempts=attempts)
+def _last_message(request: str) -> str:
+    return str(json.loads(request)["messages"][-1]["content"])
 
 
 def _now() -> str:

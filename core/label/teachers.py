@@ -12,22 +12,27 @@ from core.config import LabelConfig
 from core.contract import Contract
 from core.errors import BadConfig
 from core.events import OnEvent
-from core.label.ledger import Reply, Request
+from core.label.request import Reply, Request
 from core.nouns import ModelRef
 
 
 class Trouble(Contract):
-    """Why one request got no answer; `retry_after_s` is what the endpoint asked for."""
+    """Why one request got no answer, by its reject code; `retry_after_s` is what the endpoint asked for."""
 
     reason: str
     retryable: bool
+    code: str = "teacher-error"
     retry_after_s: float | None = None
 
 
 class Teacher(Protocol):
-    """Answers requests; so many calls of `answer` may run at once as `concurrency` says, each with requests of its own."""
+    """Answers requests; so many calls of `answer` may run at once as `concurrency` says, each with requests of its own.
+
+    One that `batches` answers the requests of one call side by side; the others are asked one request a call.
+    """
 
     concurrency: int
+    batches: bool
 
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply | Trouble]]:
         """Ask each request once and yield it with what became of it, in any order; TeacherFailed when none can succeed.

@@ -15,6 +15,11 @@ export = App(name="export")
 bench = App(name="bench")
 ingest = App(name="ingest")
 
+label.command("flows.cli.label_ledger:status", name="status", help="Show how the newest labelling stands, and when it ends")
+label.command("flows.cli.label_ledger:failed", name="failed", help="List what got no answer, and why")
+label.command("flows.cli.label_ledger:retry", name="retry", help="Let unusable answers be asked for again")
+label.command("flows.cli.label_ledger:export", name="export", help="Write all requests and answers to a file")
+
 
 def run_stage(name: str, choice: Choice, common: Common, *, anew: bool = False, extra: tuple[str, ...] = ()) -> None:
     """Run the chain up to a stage and print what it gave; a failed verdict is told and is the exit status."""

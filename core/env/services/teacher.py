@@ -17,7 +17,7 @@ from core.data.record import Message
 from core.env.services.web import Way, way_to
 from core.errors import TeacherFailed, ToolMissing
 from core.label.endpoint import EndpointTeacher, connect, served_name
-from core.label.ledger import Reply, Request
+from core.label.request import Reply, Request
 from core.label.teachers import Trouble
 
 # Asked for a sentence, with a schema that no sentence fits: only a server that enforces the schema answers in JSON.

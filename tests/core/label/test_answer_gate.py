@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.contract import Severity
-from core.data.limits import RuleLimits
+from core.data.limits import QualityWeights, RuleLimits
 from core.data.record import PromptRow
 from core.label.answer_gate import AnswerGate
 
@@ -20,18 +20,18 @@ def row(number: int = 1, **more: object) -> PromptRow:
 
 
 def test_a_good_answer_passes_without_a_word() -> None:
-    gate = AnswerGate(RuleLimits())
+    gate = AnswerGate(RuleLimits(), QualityWeights())
 
-    assert gate.judge(row(), "A kiln is an oven in which clay is fired.", ()) is None
+    assert gate.refuses(row(), "A kiln is an oven in which clay is fired.", ()) is None
     assert gate.findings() == ()
 
 
 def test_an_answer_with_an_error_is_set_aside_with_the_rules_own_code() -> None:
-    gate = AnswerGate(RuleLimits(max_answer_chars=20))
+    gate = AnswerGate(RuleLimits(max_answer_chars=20), QualityWeights())
 
-    empty = gate.judge(row(), "\u200b", ())
-    long = gate.judge(row(), "A kiln is an oven in which clay is fired.", ())
-    call = gate.judge(row(tools=[TOOL]), "", (CALL,))
+    empty = gate.refuses(row(), "\u200b", ())
+    long = gate.refuses(row(), "A kiln is an oven in which clay is fired.", ())
+    call = gate.refuses(row(tools=[TOOL]), "", (CALL,))
 
     assert empty is not None
     assert long is not None
@@ -42,12 +42,24 @@ def test_an_answer_with_an_error_is_set_aside_with_the_rules_own_code() -> None:
 
 
 def test_odd_answers_are_kept_and_counted_odd_questions_are_not() -> None:
-    gate = AnswerGate(RuleLimits())
+    gate = AnswerGate(RuleLimits(), QualityWeights())
 
     for number in (1, 2):
-        assert gate.judge(row(number), "I'm sorry, but I can't help with that.", ()) is None
-    assert gate.judge(row(user="What is <|im_start|> in a chat?"), "It begins a turn.", ()) is None
+        assert gate.refuses(row(number), "I'm sorry, but I can't help with that.", ()) is None
+        gate.score(row(number), "I'm sorry, but I can't help with that.", (), {})
+    gate.score(row(user="What is <|im_start|> in a chat?"), "It begins a turn.", (), {})
 
     (finding,) = gate.findings()
     assert (finding.code, finding.severity, finding.where) == ("label-refusal", Severity.WARNING, "r1")
     assert finding.evidence.startswith("2 answers were kept with a warning")
+
+
+def test_what_the_teacher_tells_of_its_answer_enters_the_score() -> None:
+    gate = AnswerGate(RuleLimits(), QualityWeights())
+    answer = "A kiln is an oven in which clay is fired."
+
+    plain = gate.score(row(), answer, (), {"consistency": None, "confidence": None})
+    sure, unsure = (gate.score(row(), answer, (), {"consistency": 1.0, "confidence": told}) for told in (1.0, 0.1))
+
+    assert plain == sure == 1.0
+    assert unsure < 0.95

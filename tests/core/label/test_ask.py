@@ -20,7 +20,7 @@ from core.label.ask import (
     second_request,
     set_aside,
 )
-from core.label.ledger import Reply
+from core.label.request import Reply
 
 CONFIG = LabelConfig(teacher="qwen3-8b", max_tokens=80)
 CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Québec"}'}}

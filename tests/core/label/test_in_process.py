@@ -22,7 +22,7 @@ from core.events import ignore
 from core.label import in_process
 from core.label.ask import first_request
 from core.label.label import label
-from core.label.ledger import Reply, Request
+from core.label.request import Reply, Request
 from core.label.teachers import Trouble, open_teacher
 
 pytestmark = pytest.mark.model

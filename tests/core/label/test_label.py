@@ -16,7 +16,16 @@ import pytest
 from core.config import LabelConfig
 from core.contract import Stage
 from core.data.record import read_labeled
-from core.errors import BadConfig, DataError, EdgekilnError, Interrupted, NoRowsLeft, TeacherFailed, ToolMissing
+from core.errors import (
+    BadConfig,
+    BudgetReached,
+    DataError,
+    EdgekilnError,
+    Interrupted,
+    NoRowsLeft,
+    TeacherFailed,
+    ToolMissing,
+)
 from core.events import Note, Progress, Resumed, StageReused
 from core.files import read_json_lines
 from core.label.label import label
@@ -199,11 +208,11 @@ def test_a_teacher_that_is_down_is_told_once_and_the_next_run_asks_what_is_missi
 ) -> None:
     server.otherwise = step(status=500)
     server.script = {f"Question {i:03}?": [step()] for i in range(5)}
-    once = config.model_copy(update={"attempts": 1})
+    once = config.model_copy(update={"attempts": 1, "patience_s": 0.0, "concurrency": 4})
     with pytest.raises(TeacherFailed, match="in a row"):
         label(make_dataset(workspace, make_rows(60)), once, workspace)
     # a good answer that comes late starts the count of eight anew
-    assert len(server.sent) <= 5 + 2 * 8 + config.concurrency
+    assert len(server.sent) <= 5 + 2 * 8 + once.concurrency
     server.otherwise = step()
     before = len(server.sent)
     artifact = label(make_dataset(workspace, make_rows(60)), once, workspace)
@@ -373,3 +382,188 @@ def test_a_tool_call_without_a_name_is_asked_again(workspace, server, step, conf
     artifact = label(make_dataset(workspace, make_rows(4)), config, workspace)
 
     assert (artifact.unanswered, artifact.asked) == (0, 5)
+
+
+def test_a_teacher_that_comes_back_is_waited_for_and_no_row_is_lost(
+    workspace, events, server, step, config, make_dataset, make_rows
+) -> None:
+    server.otherwise = step(wait_s=0.02)
+
+    def back() -> None:
+        time.sleep(2.5)
+        server.otherwise = step()
+
+    def hear(event: object) -> None:
+        events.append(event)
+        if isinstance(event, Progress) and event.done >= 10 and server.otherwise.status == 200 and not gone:
+            gone.append(time.perf_counter())
+            server.otherwise = step(status=503)
+            threading.Thread(target=back, daemon=True).start()
+
+    gone: list[float] = []
+    artifact = label(make_dataset(workspace, make_rows(60)), config, workspace, hear)
+
+    assert gone
+    assert (artifact.unanswered, artifact.train_rows + artifact.held_out_rows) == (0, 60)
+    kinds = [event.kind for event in events if event.kind in {"paused", "continued"}]
+    assert kinds == ["paused", "continued"]
+    last = [event for event in events if isinstance(event, Progress)][-1]
+    assert (last.done, last.total) == (60, 60)
+    # between the pause and the return only single requests try the door
+    assert len(server.sent) <= 60 + 8 + config.concurrency + 4
+
+
+def test_an_endpoint_that_limits_its_rate_loses_no_row_however_often_it_says_so(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    busy = step(status=429, headers={"Retry-After": "0.05"})
+    server.script = {f"Question {number:03}?": [busy] * 5 for number in range(0, 40, 2)}
+    artifact = label(make_dataset(workspace, make_rows(40)), config, workspace)
+    assert (artifact.unanswered, artifact.asked) == (0, 40 + 20 * 5)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"error": {"message": "maximum context length is 4096 tokens", "code": "context_length_exceeded"}}', "context"),
+        (b'{"error": {"message": "blocked", "code": "content_filter"}}', "filter"),
+        (b'{"error": {"message": "no such parameter", "code": null}}', "refused"),
+    ],
+)
+def test_a_refusal_that_no_retry_can_mend_is_recognised_and_told_once(
+    workspace, events, server, step, config, make_dataset, make_rows, body, code
+) -> None:
+    server.script = {f"Question {number:03}?": [step(status=400, body=body)] for number in range(4)}
+    artifact = label(make_dataset(workspace, make_rows(40)), config, workspace, events.append)
+    assert [reject["code"] for reject in _unanswered(workspace, artifact.artifact_id)] == [f"teacher-{code}"] * 4
+    assert len(server.sent) == 40
+    told = [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
+    assert len(told) == 1
+    assert "status 400" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        ({"max_requests": 10}, r"10 >= 10, label\.budget\.max_requests"),
+        ({"max_tokens": 95}, r"label\.budget\.max_tokens"),
+        ({"max_cost": 0.0001}, r"label\.budget\.max_cost"),
+    ],
+)
+def test_a_budget_stops_the_labelling_and_a_larger_one_goes_on_with_it(
+    workspace, server, config, make_dataset, make_rows, budget, says
+) -> None:
+    prices = {"prompt_per_million": 1.0, "completion_per_million": 1.0, "currency": "EUR"}
+    dataset = make_dataset(workspace, make_rows(40))
+    poor = LabelConfig.model_validate(config.model_dump() | {"budget": budget, "prices": prices, "concurrency": 2})
+
+    with pytest.raises(BudgetReached, match=says) as stopped:
+        label(dataset, poor, workspace)
+    assert stopped.value.exit_status == 7
+    asked = len(server.sent)
+    assert 10 <= asked <= 12
+    with pytest.raises(BudgetReached):
+        label(dataset, poor, workspace)
+    assert len(server.sent) == asked
+
+    rich = LabelConfig.model_validate(config.model_dump() | {"prices": prices})
+    artifact = label(dataset, rich, workspace)
+    assert len(server.sent) == 40
+    assert (artifact.reused, artifact.currency) == (asked, "EUR")
+    assert artifact.cost == pytest.approx(40 * 10 / 1e6)
+
+
+def test_of_several_samples_the_one_the_others_resemble_is_learned_and_all_are_kept(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.script = {
+        "Question 000?": [step(text="Blue, of course."), step(text="Potato."), step(text="Blue, of course!")],
+        "Question 001?": [step(text="Only this.", finish_reason="stop"), step(text=""), step(text="")],
+    }
+    settings = {"samples": {"count": 3, "choice": "agreement"}, "temperature": 0.7, "concurrency": 1}
+    sampled = LabelConfig.model_validate(config.model_dump() | settings)
+    artifact = label(make_dataset(workspace, make_rows(8)), sampled, workspace)
+
+    folder = workspace.folder(Stage.LABEL, artifact.artifact_id)
+    first, second, *_ = read_labeled(folder / "train.jsonl")
+    assert first.messages[-1].content == "Blue, of course."
+    assert 0.3 < first.consistency < 0.7
+    assert (second.messages[-1].content, second.consistency) == ("Only this.", None)
+    samples = [record for record in read_json_lines(folder / "samples.jsonl") if record["row_id"] == "r000"]
+    assert [(record["completion"], record["chosen"]) for record in samples] == [
+        ("Blue, of course.", True),
+        ("Potato.", False),
+        ("Blue, of course!", False),
+    ]
+    assert len({request.body["seed"] for request in server.sent}) == 3
+    assert len(list(read_json_lines(folder / "samples.jsonl"))) == 24
+
+
+def test_log_probabilities_are_kept_beside_the_text_and_say_how_sure_the_teacher_was(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    import pyarrow.parquet as pq
+
+    token = {
+        "token": "Blue",
+        "id": 5,
+        "logprob": -0.7,
+        "bytes": [66],
+        "top_logprobs": [
+            {"token": "Blue", "id": 5, "logprob": -0.7, "bytes": [66]},
+            {"token": "Red", "id": 9, "logprob": -1.2, "bytes": [82]},
+        ],
+    }
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Blue"}, "finish_reason": "stop"}
+    body = {"id": "1", "object": "chat.completion", "choices": [{**choice, "logprobs": {"content": [token]}}], "usage": {}}
+    server.otherwise = step(body=json.dumps(body).encode())
+    sure = config.model_copy(update={"top_logprobs": 2})
+    artifact = label(make_dataset(workspace, make_rows(8)), sure, workspace)
+
+    folder = workspace.folder(Stage.LABEL, artifact.artifact_id)
+    assert server.sent[0].body["top_logprobs"] == 2
+    assert server.sent[0].body["logprobs"] is True
+    first = next(iter(read_labeled(folder / "train.jsonl")))
+    assert first.confidence == pytest.approx(0.4966, abs=1e-4)
+    table = pq.read_table(folder / "logprobs.parquet").to_pylist()
+    assert len(table) == 8
+    assert table[0]["token"] == [5]
+    assert table[0]["top_text"] == [["Blue", "Red"]]
+    assert table[0]["top_logprob"][0] == pytest.approx([-0.7, -1.2])
+
+
+def test_personal_data_does_not_leave_the_machine_when_it_is_to_be_redacted(
+    workspace, server, config, make_dataset, make_rows
+) -> None:
+    rows = make_rows(8, system="Answer as jane.doe@example.com would.")
+    rows[0] = rows[0].model_copy(update={"user": "Write to jane.doe@example.com, card 4111 1111 1111 1111."})
+    artifact = label(make_dataset(workspace, rows), config.model_copy(update={"redact": True}), workspace)
+
+    assert not [sent for sent in server.sent if "jane" in json.dumps(sent.body) or "4111" in json.dumps(sent.body)]
+    assert "<EMAIL_1>" in json.dumps(server.sent[0].body)
+    trained = b"".join(_files(workspace, artifact).values())
+    assert b"<CARD_1>" in trained
+    assert b"jane" not in trained
+
+
+def test_an_endpoint_s_own_fields_are_sent_and_shape_the_answer_s_key(
+    workspace, server, config, make_dataset, make_rows
+) -> None:
+    dataset = make_dataset(workspace, make_rows(4))
+    label(dataset, config, workspace)
+    label(dataset, config.model_copy(update={"extra_body": {"top_k": 40}}), workspace)
+    assert [request.body.get("top_k") for request in server.sent] == [None] * 4 + [40] * 4
+    assert len({request.key for request in server.sent}) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"samples": {"count": 2}}, "temperature"),
+        ({"budget": {"max_cost": 1.0}}, "prices"),
+        ({"backend": "llama-cpp", "extra_body": {"top_k": 40}}, "extra_body is for an endpoint"),
+    ],
+)
+def test_fields_that_do_not_fit_together_are_refused(config, change, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        LabelConfig.model_validate(config.model_dump() | change)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from core.data.record import Message
 from core.errors import ArtifactError, DiskFull
-from core.label.ledger import Ledger, Reply, Request, open_ledger
+from core.label.ledger import Ledger, open_ledger
+from core.label.request import Reply, Request, TokenLogprob
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
 MESSAGES = st.lists(
@@ -38,6 +39,8 @@ REPLIES = st.builds(
     completion_tokens=st.integers(0, 9999),
     latency_ms=st.floats(0, 1e6),
     tool_calls=st.just(()) | st.just(({"type": "function", "function": {"name": "weather", "arguments": "{}"}},)),
+    logprobs=st.just(())
+    | st.just((TokenLogprob(token=7, text="é", logprob=-0.25, top=((7, "é", -0.25), (None, "\x00", -3.5))),)),
 )
 
 
@@ -138,7 +141,7 @@ def test_a_committed_answer_outlives_a_process_that_dies_at_once(tmp_path: Path)
     path = tmp_path / "l.sqlite"
     code = (
         "import os, sys; from pathlib import Path; from core.data.record import Message;"
-        "from core.label.ledger import *\n"
+        "from core.label.ledger import *\nfrom core.label.request import *\n"
         "with open_ledger(Path(sys.argv[1])) as ledger:\n"
         "    for text in ('Why?', 'How?'):\n"
         "        r = Request(teacher='t', messages=(Message(role='user', content=text),), temperature=0.0,"
@@ -167,7 +170,7 @@ def test_a_ledger_from_the_future_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(ArtifactError, match="version 7 > 2"), open_ledger(path):
+    with pytest.raises(ArtifactError, match="version 7 > 3"), open_ledger(path):
         pass
 
 
@@ -185,7 +188,11 @@ def test_a_ledger_of_the_first_version_keeps_its_answers(tmp_path: Path) -> None
         ledger.begin(_request())
         ledger.commit(_request().key, _reply())
     connection = sqlite3.connect(path)
-    connection.execute("ALTER TABLE requests DROP COLUMN tool_calls")
+    connection.execute("DROP INDEX requests_spent")
+    connection.execute("DROP INDEX requests_recent")
+    for column in ("tool_calls", "code", "cost", "session", "logprobs"):
+        connection.execute(f"ALTER TABLE requests DROP COLUMN {column}")
+    connection.execute("DROP TABLE sessions")
     connection.execute("PRAGMA user_version = 1")
     connection.close()
 
@@ -194,3 +201,55 @@ def test_a_ledger_of_the_first_version_keeps_its_answers(tmp_path: Path) -> None
             entry = ledger.find(_request().key)
             assert entry is not None
             assert entry.reply == _reply()
+
+
+def test_what_a_labelling_took_is_summed_over_its_sessions_killed_ones_too(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+    with open_ledger(path) as ledger:
+        ledger.start("artifact", "t", questions=3, reused=0)
+        ledger.begin(_request("one"))
+        ledger.commit(_request("one").key, _reply(), cost=0.5)
+        ledger.begin(_request("two"))
+    with open_ledger(path) as ledger:
+        ledger.start("other", "t", questions=1, reused=0)
+        ledger.begin(_request("else"))
+        ledger.start("artifact", "t", questions=3, reused=1)
+        ledger.begin(_request("two"))
+        ledger.fail(_request("two").key, "status 500", "teacher-error")
+        ledger.begin(_request("three"))
+        ledger.tell(1, ended="done")
+        spent = ledger.spent("artifact")
+        newest, *_ = ledger.sessions()
+    assert (spent.requests, spent.answered, spent.failed, spent.waiting) == (4, 1, 1, 1)
+    assert (spent.tokens, spent.cost, spent.priced) == (7, 0.5, 1)
+    assert (newest.artifact_id, newest.questions, newest.reused, newest.done, newest.ended) == ("artifact", 3, 1, 1, "done")
+
+
+def test_a_discarded_answer_is_asked_again_and_what_it_cost_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+    with open_ledger(path) as ledger:
+        ledger.begin(_request())
+        ledger.commit(_request().key, _reply(), cost=0.25)
+        assert ledger.discard([_request().key, "unknown"]) == 1
+        entry = ledger.find(_request().key)
+        assert (entry.state, entry.reply, entry.code) == ("failed", None, "discarded")
+        (failed,) = ledger.failed(10)
+        assert (failed["code"], failed["asked"]) == ("discarded", "Why?")
+        ledger.begin(_request())
+        ledger.commit(_request().key, _reply("Better."))
+        assert ledger.find(_request().key).reply.text == "Better."
+    (kept,) = sqlite3.connect(path).execute("SELECT answer, cost FROM discarded")
+    assert kept == ("Because.", 0.25)
+
+
+def test_every_record_comes_out_once_in_the_order_of_the_keys(tmp_path: Path) -> None:
+    with open_ledger(tmp_path / "l.sqlite") as ledger:
+        for number in range(1203):
+            ledger.begin(_request(str(number)))
+        ledger.commit(_request("7").key, _reply())
+        records = list(ledger.records())
+    keys = [record["key"] for record in records]
+    assert keys == sorted(keys)
+    assert len(set(keys)) == 1203
+    (answered,) = (record for record in records if record["reply"])
+    assert answered["reply"]["text"] == "Because."

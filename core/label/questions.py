@@ -1,0 +1,107 @@
+"""The rows of a Dataset as questions for a teacher, read as a stream, and how many of them are still open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+from core.data.limits import PrivacyLimits
+from core.data.privacy import redact
+from core.data.record import Message, PromptRow, read_prompts
+from core.label.ask import Problem, first_request, schema_problem
+from core.label.ledger import Ledger
+from core.label.outcome import follow
+from core.label.request import Request
+from core.label.section import LabelConfig
+
+_TEXTS = ("system", "context", "user", "history", "steps")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A row as it is asked: one request a sample, none where the row has its answer or cannot be asked."""
+
+    row: PromptRow
+    requests: tuple[Request, ...] = ()
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The questions of a Dataset's folder; with `privacy` its personal data is replaced before anybody sees it."""
+
+    folder: Path
+    teacher: str
+    config: LabelConfig
+    privacy: PrivacyLimits | None
+
+    def __iter__(self) -> Iterator[Question]:
+        return map(self._question, read_prompts(self.folder))
+
+    def firsts(self) -> Iterator[Request]:
+        """Yield the first request of every question, sample by sample."""
+        for question in self:
+            yield from question.requests
+
+    def _question(self, row: PromptRow) -> Question:
+        if row.completion is not None:
+            return Question(row)
+        if problem := schema_problem(row):
+            return Question(row, problem=problem)
+        asked = redacted(row, self.privacy) if self.privacy else row
+        if isinstance(asked, Problem):
+            return Question(row, problem=asked)
+        samples = range(self.config.samples.count)
+        return Question(asked, tuple(first_request(asked, self.teacher, self.config, sample) for sample in samples))
+
+
+def redacted(row: PromptRow, limits: PrivacyLimits) -> PromptRow | Problem:
+    """Return a row whose texts hold placeholders for personal data, or why it cannot be asked."""
+    texts: dict[str, Any] = {name: value for name, value in row.model_dump(mode="json").items() if name in _TEXTS and value}
+    cleaned = redact(texts, limits)
+    if cleaned.excess:
+        reason = f"the row holds more personal values than data.privacy.max_values {limits.max_values}"
+        return Problem(code="personal-data-excess", reason=reason)
+    told: dict[str, Any] = cleaned.tree
+    told |= {name: tuple(map(Message.model_validate, told[name])) for name in ("history", "steps") if name in told}
+    return row.model_copy(update=told)
+
+
+@dataclass
+class Survey:
+    """How the questions stand before a session: how many there are, are settled, and were under way when a process ended."""
+
+    settled: int = 0
+    in_flight: int = 0
+    is_open: bytearray = field(default_factory=bytearray)
+
+    @property
+    def questions(self) -> int:
+        """How many there are."""
+        return len(self.is_open)
+
+    @property
+    def open(self) -> int:
+        """How many are to be asked."""
+        return self.questions - self.settled
+
+    def opened(self, questions: Questions) -> Iterator[Request]:
+        """Yield the first request of each question that is to be asked."""
+        return compress(questions.firsts(), self.is_open)
+
+
+def survey(questions: Questions, ledger: Ledger) -> Survey:
+    """Look every question up in the ledger."""
+    found = Survey()
+    for first in questions.firsts():
+        missing = follow(first, ledger).missing
+        found.is_open.append(missing is not None)
+        if missing is None:
+            found.settled += 1
+            continue
+        entry = ledger.find(missing.key)
+        found.in_flight += entry is not None and entry.state == "waiting"
+    return found

@@ -1,0 +1,51 @@
+"""One labelling at work: its line in the ledger and its progress, both kept while it asks and closed however it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from core.contract import Stage
+from core.errors import EdgekilnError
+from core.events import OnEvent, Progress
+from core.label.ledger import Ledger
+from core.label.questions import Questions, Survey
+
+_TELL_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the sessions of one labelling share: the ledger and the artifact they work for."""
+
+    ledger: Ledger
+    artifact_id: str
+
+    @contextmanager
+    def open(self, questions: Questions, found: Survey, on_event: OnEvent) -> Iterator[Callable[[int], None]]:
+        """Write a session into the ledger; yields what counts so many questions as done."""
+        done, told_at = 0, 0.0
+        task = f"asking {questions.config.teacher}"
+
+        def step(change: int) -> None:
+            nonlocal done, told_at
+            done += change
+            now = time.perf_counter()
+            if done == found.open or now - told_at >= _TELL_EVERY_S:
+                told_at = now
+                self.ledger.tell(done)
+                so_far, total = found.settled + done, found.questions
+                on_event(Progress(stage=Stage.LABEL, task=task, done=so_far, total=total, unit="answers"))
+
+        self.ledger.start(self.artifact_id, questions.teacher, found.questions, found.settled)
+        with ExitStack() as stack:
+            stack.push(lambda kind, error, trace: self.ledger.tell(done, _end(error)))  # noqa: ARG005  # whatever it is
+            yield step
+
+
+def _end(error: BaseException | None) -> str:
+    if error is None:
+        return "done"
+    return error.code if isinstance(error, EdgekilnError) else type(error).__name__

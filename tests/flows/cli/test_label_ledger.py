@@ -1,0 +1,116 @@
+"""`edgekiln label status|failed|retry|export` on a real ledger and a real labelling behind a scripted endpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from core.config import LabelConfig
+from core.label.label import label
+from core.workspace import open_workspace
+from flows.cli.main import run
+from tests.core.label.conftest import ScriptedTeacher, Step, make_dataset, make_rows, server
+
+__all__ = ["make_dataset", "make_rows", "server"]
+
+
+@pytest.fixture
+def labeled(tmp_path: Path, server: ScriptedTeacher, make_dataset, make_rows) -> Path:
+    """Return a workspace in which ten rows are labelled and two set aside: one refused, one cut twice."""
+    workspace = open_workspace(tmp_path / "workspace")
+    server.script = {
+        "Question 001?": [Step(status=400)],
+        "Question 002?": [Step(text="cut", finish_reason="length"), Step(text="cut", finish_reason="length")],
+    }
+    config = LabelConfig.model_validate(
+        {
+            "teacher": "qwen3-8b",
+            "backend": "openai",
+            "base_url": server.base_url,
+            "prices": {"prompt_per_million": 2.0, "completion_per_million": 3.0},
+        }
+    )
+    label(make_dataset(workspace, make_rows(12)), config, workspace)
+    return workspace.root
+
+
+@pytest.fixture
+def call(labeled: Path, capsys: pytest.CaptureFixture[str]):
+    def call(*words: str) -> tuple[int, str, str]:
+        status = run(["label", *words, "--workspace", str(labeled)])
+        return (status, *capsys.readouterr())
+
+    return call
+
+
+def test_status_tells_what_is_done_and_what_it_took(call) -> None:
+    status, out, _ = call("status", "--json")
+    told = json.loads(out)
+    assert status == 0
+    assert (told["session"]["questions"], told["session"]["done"], told["waiting"]) == (12, 12, 0)
+    assert (told["session"]["ended"], told["running"]) == ("done", False)
+    assert (told["spent"]["requests"], told["spent"]["answered"], told["spent"]["failed"]) == (13, 12, 1)
+    assert told["spent"]["cost"] == pytest.approx(12 * (7 * 2 + 3 * 3) / 1e6)
+    status, out, _ = call("status")
+    assert status == 0
+    assert "0.0003 for 12 answers" in out
+
+
+def test_failed_lists_requests_and_rows_with_their_reasons(call) -> None:
+    _, out, _ = call("failed", "--json")
+    told = json.loads(out)
+    (request,) = told["requests"]
+    assert (request["code"], request["asked"]) == ("teacher-refused", "Question 001?")
+    assert [(row["where"], row["code"]) for row in told["rows"]] == [
+        ("r001", "teacher-refused"),
+        ("r002", "teacher-length"),
+    ]
+    _, out, _ = call("failed", "--show", "1")
+    assert "teacher-refused" in out
+    assert "teacher-length" not in out
+
+
+def test_a_retry_discards_answers_and_the_next_labelling_asks_them_anew(
+    call, labeled: Path, server: ScriptedTeacher
+) -> None:
+    status, out, _ = call("retry", "--code", "teacher-length")
+    assert status == 0
+    assert out.startswith("2 answers discarded")
+    before = len(server.sent)
+    told = json.loads(call("status", "--json")[1])
+    assert told["spent"]["answered"] == 10
+    status, _, err = call("retry", "--code", "no-such-code")
+    assert status == 2
+    assert "no-such-code" in err
+    assert len(server.sent) == before
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_the_ledger_is_written_to_a_file_whole(call, tmp_path: Path, ending: str) -> None:
+    target = tmp_path / f"all.{ending}"
+    status, out, _ = call("export", str(target))
+    assert (status, out[:11]) == (0, "13 requests")
+    if ending == "jsonl":
+        records = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    else:
+        records = [
+            {**row, "reply": json.loads(row["reply"]) if row["reply"] else None}
+            for row in pq.read_table(target).to_pylist()
+        ]
+    assert len(records) == 13
+    assert sum(record["reply"] is not None for record in records) == 12
+    assert not list(tmp_path.glob(".*part"))
+
+
+def test_a_wrong_ending_a_missing_folder_and_a_missing_ledger_are_said(
+    call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("export", "all.csv")[0] == 2
+    assert call("export", str(tmp_path / "nowhere" / "all.jsonl"))[0] == 2
+    (tmp_path / "empty" / "artifacts").mkdir(parents=True)
+    assert run(["label", "status", "--workspace", str(tmp_path / "empty")]) == 1
+    assert "no teacher was asked" in capsys.readouterr().err
+    assert not (tmp_path / "empty" / "ledger").exists()
