@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from random import Random
 
 import pytest
 
@@ -302,27 +303,42 @@ label(dataset, config, workspace, lambda event: print(event.model_dump_json(), f
 def test_a_killed_labelling_sends_again_at_most_what_was_in_flight(
     workspace, server, step, make_dataset, make_rows, tmp_path, killed_at
 ) -> None:
-    from core.workspace import open_workspace
+    _killed_and_finished(workspace, server, step, make_dataset(workspace, make_rows(48)), [killed_at])
+    _equal_to_a_calm_day(workspace, server, make_dataset, make_rows(48), tmp_path)
 
+
+@pytest.mark.full
+def test_a_labelling_killed_at_twenty_random_moments_loses_and_repeats_nothing(
+    workspace, server, step, make_dataset, make_rows, tmp_path
+) -> None:
+    moments = sorted(Random(5).sample(range(2, 290), 20))
+    _killed_and_finished(workspace, server, step, make_dataset(workspace, make_rows(300)), moments)
+    _equal_to_a_calm_day(workspace, server, make_dataset, make_rows(300), tmp_path)
+
+
+def _killed_and_finished(workspace, server, step, dataset, moments) -> None:
+    """Kill a labelling whenever so many requests arrived, then let it finish; what was sent twice was in flight."""
     server.otherwise = step(wait_s=0.03)
-    dataset = make_dataset(workspace, make_rows(48))
     argv = [sys.executable, "-c", CHILD, str(workspace.root), dataset.artifact_id, server.base_url]
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as child:
-        while len(server.sent) < killed_at:
-            assert child.poll() is None
-            time.sleep(0.005)
-        child.kill()
+    for moment in moments:
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as child:
+            while len(server.sent) < moment:
+                assert child.poll() is None
+                time.sleep(0.002)
+            child.kill()
     assert not (workspace.root / "artifacts" / "label").exists()
     told = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
     assert '"resumed"' in told
-    again = [key for key, count in Counter(request.key for request in server.sent).items() if count > 1]
-    assert len(again) <= 4
+    again = Counter(request.key for request in server.sent)
+    assert sum(count - 1 for count in again.values()) <= 4 * len(moments)
+
+
+def _equal_to_a_calm_day(workspace, server, make_dataset, rows, tmp_path) -> None:
+    from core.workspace import open_workspace
+
     calm = open_workspace(tmp_path / "calm")
-    undisturbed = label(
-        make_dataset(calm, make_rows(48)),
-        LabelConfig(teacher="qwen3-8b", backend="openai", base_url=server.base_url, max_tokens=40, concurrency=1),
-        calm,
-    )
+    config = LabelConfig(teacher="qwen3-8b", backend="openai", base_url=server.base_url, max_tokens=40, concurrency=1)
+    undisturbed = label(make_dataset(calm, rows), config, calm)
     assert _only(workspace) == undisturbed.artifact_id
     assert _files(workspace, undisturbed) == _files(calm, undisturbed)
 
