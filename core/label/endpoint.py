@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -22,32 +20,13 @@ from core.label.request import Reply, Request, TokenLogprob
 from core.label.teachers import Trouble
 from core.sinks import hide
 
+if TYPE_CHECKING:
+    from core.label.connections import Connections
+
 _TOLD_CHARS = 300
 _STUTTER = re.compile(r"(?<=^status \d{3}): Error code: \d{3}")  # the client's own words for the status
 _NO_KEY = "none"  # local servers take any; the client wants some
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
-
-
-class _Connections:
-    """The client's open sockets: closing a client does not wake the threads that wait for its answers, a shutdown does."""
-
-    def __init__(self) -> None:
-        self._sockets: list[socket.socket] = []
-
-    def watch(self, request: Any) -> None:
-        """Have the transport tell of each connection it opens (httpx's `trace` request extension)."""
-        request.extensions["trace"] = self._note
-
-    def _note(self, event: str, info: dict[str, Any]) -> None:
-        if event.endswith("connect_tcp.complete"):
-            self._sockets = [known for known in self._sockets if known.fileno() != -1]
-            self._sockets.append(info["return_value"].get_extra_info("socket"))
-
-    def cut(self) -> None:
-        """Break every connection."""
-        for known in self._sockets:
-            with contextlib.suppress(OSError):
-                known.shutdown(socket.SHUT_RDWR)
 
 
 class EndpointTeacher:
@@ -55,7 +34,7 @@ class EndpointTeacher:
 
     batches = False
 
-    def __init__(self, client: Any, connections: _Connections, model: str, config: LabelConfig) -> None:
+    def __init__(self, client: Any, connections: Connections, model: str, config: LabelConfig) -> None:
         self.concurrency = config.concurrency
         self._client = client
         self._connections = connections
@@ -227,13 +206,17 @@ def connect(card: ModelCard, config: LabelConfig) -> EndpointTeacher:
         import openai
     except ImportError as error:
         raise ToolMissing("the openai client is not installed", remedy="pip install 'edgekiln[teacher]'") from error
-    connections = _Connections()
+    from core.label.connections import Connections
+
+    connections = Connections(config.timeout_s)
     client = openai.OpenAI(
         base_url=config.base_url,
         api_key=secret(config.api_key_env) if config.api_key_env else _NO_KEY,
         timeout=config.timeout_s,
         max_retries=0,
-        http_client=openai.DefaultHttpxClient(event_hooks={"request": [connections.watch]}),
+        http_client=openai.DefaultHttpxClient(
+            event_hooks={"request": [connections.watch], "response": [connections.bound]}
+        ),
     )
     return EndpointTeacher(client, connections, served_name(card), config)
 

@@ -37,6 +37,8 @@ class Step:
     content_type: str = "application/json"
     drop_after: int | None = None
     wait_s: float = 0.0
+    drip_s: float = 0.0  # pause before each ten bytes of the body
+    twice: bool = False  # the whole answer a second time, on the same connection
 
 
 @dataclass
@@ -117,7 +119,10 @@ class ScriptedTeacher:
                 self.end_headers()
                 if step.drop_after is not None:
                     payload, self.close_connection = payload[: step.drop_after], True
-                self.wfile.write(payload)
+                for start in range(0, len(payload), 10) if step.drip_s else ():
+                    self.wfile.write(payload[start : start + 10])
+                    time.sleep(step.drip_s)
+                self.wfile.write(b"" if step.drip_s else payload * (1 + step.twice))
 
         return Handler
 

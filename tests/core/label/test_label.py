@@ -142,6 +142,35 @@ def test_a_slow_answer_is_given_up_after_the_timeout_and_asked_again(
     assert len(server.sent) == 5
 
 
+def test_an_answer_that_drips_in_is_given_up_after_the_timeout_as_a_whole(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.script = {"Question 000?": [step(drip_s=0.2)]}
+    quick = config.model_copy(update={"timeout_s": 0.8})
+    started = time.perf_counter()
+    assert label(make_dataset(workspace, make_rows(4)), quick, workspace).unanswered == 0
+    assert time.perf_counter() - started < 4.0
+    assert len(server.sent) == 5
+
+
+def test_an_answer_that_comes_twice_is_the_answer_of_its_own_question_alone(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.otherwise = step(twice=True)
+    serial = config.model_copy(update={"concurrency": 1})
+    artifact = label(make_dataset(workspace, make_rows(12)), serial, workspace)
+    rows = list(read_labeled(workspace.folder(Stage.LABEL, artifact.artifact_id) / "train.jsonl"))
+    assert [row.messages[-1].content for row in rows] == [f"Answer to <{row.messages[0].content}>." for row in rows]
+
+
+def test_an_answer_without_end_is_refused_before_it_fills_the_memory(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.script = {"Question 000?": [step(body=b" " * (65 << 20))]}
+    artifact = label(make_dataset(workspace, make_rows(4)), config, workspace)
+    assert (artifact.unanswered, artifact.asked) == (0, 5)
+
+
 def test_an_answer_that_was_cut_is_asked_once_more_for_shorter_then_set_aside(
     workspace, server, step, config, make_dataset, make_rows
 ) -> None:
