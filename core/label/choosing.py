@@ -19,8 +19,8 @@ class Chosen:
     consistency: float | None
 
 
-def choose(texts: Sequence[str], how: Literal["first", "agreement"], *, as_json: bool) -> Chosen:
-    """Choose among valid answers: the first, or the one most like all others (the medoid), the first of equals.
+def choose(texts: Sequence[str], how: Literal["first", "agreement"] | int, *, as_json: bool) -> Chosen:
+    """Choose among valid answers: the one at a place, the first, or the one most like all others (the medoid).
 
     Texts are compared by the Jaccard similarity of their character 5-grams, JSON by the same where it is not equal as a
     value. ValueError without an answer.
@@ -28,7 +28,10 @@ def choose(texts: Sequence[str], how: Literal["first", "agreement"], *, as_json:
     if not texts:
         raise ValueError("no answer to choose from")
     likeness = [_mean_similarity(texts, place, as_json=as_json) for place in range(len(texts))]
-    place = max(range(len(texts)), key=lambda place: (likeness[place] or 0.0, -place)) if how == "agreement" else 0
+    if isinstance(how, int):
+        place = how
+    else:
+        place = max(range(len(texts)), key=lambda place: (likeness[place] or 0.0, -place)) if how == "agreement" else 0
     return Chosen(place, likeness[place])
 
 

@@ -14,10 +14,10 @@ from core.data.record import Reject
 from core.errors import ArtifactError, DataError, EdgekilnError, NoRowsLeft, TeacherFailed
 from core.events import Found, Note, OnEvent, Resumed, ignore
 from core.files import read_json_lines
-from core.label.account import Account
 from core.label.answer_gate import AnswerGate
 from core.label.asking import Asker
 from core.label.entries import Spent
+from core.label.judging import Bench, ask_judge, bench_of, silent_judge
 from core.label.ledger import open_ledger
 from core.label.questions import Questions, Survey, survey
 from core.label.session import Session
@@ -43,7 +43,8 @@ def label(
     went without an answer through its fault; DataError when it was the rows' fault; NoRowsLeft when a split is empty.
     """
     choice = choose(config, on_event, beside)
-    order = _order(dataset, config, choice)
+    bench = bench_of(config, on_event, beside)
+    order = _order(dataset, config, choice, bench)
 
     def work(content: Path) -> Facts:
         questions = _questions(dataset, config, choice, workspace)
@@ -51,16 +52,18 @@ def label(
         gate = AnswerGate(RuleLimits.model_validate(rules), QualityWeights.model_validate(weights))
         with open_ledger(workspace.ledger("label")) as ledger:
             found = survey(questions, ledger)
-            session = Session(ledger, order.identity()[:12])
-            sent = _ask(questions, found, session, on_event, beside)
-            with LabelsWriter(content, ledger, config, gate) as writer:
+            session = Session(ledger, order.identity()[:12], on_event, beside)
+            sent = _ask(questions, found, session)
+            sent += ask_judge(bench, questions, gate, session) if bench else 0
+            with LabelsWriter(content, ledger, config, gate, bench) as writer:
                 for question in questions:
                     writer.write(question)
             spent = ledger.spent(session.artifact_id)
-        for finding in gate.findings():
+        findings = (*gate.findings(), *([silent_judge(writer.unjudged)] if writer.unjudged else []))
+        for finding in findings:
             on_event(Found(stage=Stage.LABEL, finding=finding))
         own = {"teacher": choice.ref, "asked": sent, "reused": found.settled, "sent_again": found.in_flight}
-        return _facts(own, writer.written, _cost(spent, config), gate)
+        return _facts({**own, "findings": findings}, writer.written, _cost(spent, config))
 
     artifact = produce(order, _workspace_for(order, workspace), on_event, work)
     if not artifact.verdict.passed:
@@ -68,7 +71,7 @@ def label(
     return artifact
 
 
-def _facts(own: dict[str, Any], written: Written, cost: dict[str, Any], gate: AnswerGate) -> Facts:
+def _facts(own: dict[str, Any], written: Written, cost: dict[str, Any]) -> Facts:
     counts = {
         "train_rows": written.rows["train"],
         "held_out_rows": written.rows["held_out"],
@@ -76,7 +79,7 @@ def _facts(own: dict[str, Any], written: Written, cost: dict[str, Any], gate: An
     }
     tokens = {"prompt_tokens": written.prompt_tokens, "completion_tokens": written.completion_tokens}
     return Facts(
-        own={**own, **counts, **tokens, **cost, "findings": gate.findings()},
+        own={**own, **counts, **tokens, **cost},
         metrics={"failed_share": counts["unanswered"] / max(1, written.rows.total()), **counts},
         without_meaning=frozenset({"unanswered.jsonl", "samples.jsonl"}),
     )
@@ -92,14 +95,14 @@ def _questions(dataset: Dataset, config: LabelConfig, choice: Choice, workspace:
     return Questions(workspace.folder(Stage.DATA, dataset.artifact_id), choice.identity, config, privacy)
 
 
-def _order(dataset: Dataset, config: LabelConfig, choice: Choice) -> Order[LabeledDataset]:
+def _order(dataset: Dataset, config: LabelConfig, choice: Choice, bench: Bench | None) -> Order[LabeledDataset]:
     return Order(
         noun=LabeledDataset,
         stage=Stage.LABEL,
         version=_VERSION,
         config=config,
         parents=refs(dataset),
-        tools={"teacher": choice.identity, **choice.tools},
+        tools={"teacher": choice.identity, **choice.tools, **({"judge": bench.identity} if bench else {})},
         limits=(
             Limit(metric="failed_share", op="<=", value=config.max_failed_share),
             Limit(metric="train_rows", op=">=", value=1),
@@ -119,8 +122,9 @@ def _workspace_for(order: Order[LabeledDataset], workspace: Workspace) -> Worksp
     return replace(workspace, force=workspace.force | {Stage.LABEL})
 
 
-def _ask(questions: Questions, found: Survey, session: Session, on_event: OnEvent, beside: Path | None) -> int:
+def _ask(questions: Questions, found: Survey, session: Session) -> int:
     """Ask what is open and return how many requests were sent."""
+    on_event = session.on_event
     if found.settled:
         on_event(Resumed(stage=Stage.LABEL, done=found.settled, unit="answers"))
     if not found.open:
@@ -129,11 +133,10 @@ def _ask(questions: Questions, found: Survey, session: Session, on_event: OnEven
         many = "request was" if found.in_flight == 1 else "requests were"
         text = f"{found.in_flight} {many} under way when an earlier process ended; sent again"
         on_event(Note(stage=Stage.LABEL, text=text))
-    config, ledger = questions.config, session.ledger
-    account = Account(config.budget, config.prices, ledger.spent(session.artifact_id))
-    with session.open(questions, found, on_event) as step:
-        teacher = open_teacher(config, on_event, beside)
-        asker = Asker(teacher, ledger, config, account, on_event)
+    config = questions.config
+    with session.open(questions, found) as step:
+        teacher = open_teacher(config, on_event, session.beside)
+        asker = Asker(teacher, session.ledger, config, session.account(config), on_event)
         try:
             asker.ask_all(found.opened(questions), step)
         finally:

@@ -29,13 +29,30 @@ class Prices(Section):
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="ISO 4217 code")
 
 
+class Judge(Section):
+    """The model that chooses among a prompt's valid answers; it is asked at temperature 0."""
+
+    teacher: str = Field(description="A teacher of configs/models")
+    backend: Literal["llama-cpp", "openai"] = Field(default="openai", description="In process, or an endpoint")
+    base_url: Annotated[EndpointUrl | None, Operational] = Field(default=None, description="Endpoint, for backend openai")
+    api_key_env: Annotated[VariableName | None, Operational] = Field(
+        default=None, description="NAME of the variable with the key"
+    )
+    rubric: str = Field(
+        default="Choose the answer that is right, complete and clear, in this order; of equally good ones the shorter.",
+        min_length=1,
+        description="What makes one answer better than another",
+    )
+
+
 class Samples(Section):
     """How many answers a prompt gets and which one the student learns."""
 
     count: int = Field(default=1, ge=1, le=64, description="Answers a prompt; more than one need a temperature above 0")
-    choice: Literal["first", "agreement"] = Field(
-        default="first", description="The first that is valid, or the one most like the other valid ones"
+    choice: Literal["first", "agreement", "judge"] = Field(
+        default="first", description="The first that is valid, the one most like the other valid ones, or the judge's"
     )
+    judge: Judge | None = Field(default=None, description="Who judges, for choice judge")
 
 
 class LabelConfig(Section):
@@ -77,6 +94,8 @@ class LabelConfig(Section):
             raise ValueError("base_url is missing, backend is openai: give the address, such as http://127.0.0.1:8080/v1")
         if self.samples.count > 1 and self.temperature == 0:
             raise ValueError(f"samples.count={self.samples.count} at temperature 0 are all the same: raise temperature")
+        if (self.samples.choice == "judge") != (self.samples.judge is not None):
+            raise ValueError("samples.choice judge and samples.judge go together: give both, or neither")
         if self.budget.max_cost is not None and self.prices is None:
             raise ValueError("budget.max_cost says nothing without prices: give prices.prompt_per_million and the others")
         if self.extra_body and self.backend != "openai":

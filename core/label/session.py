@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from core.config import LabelConfig
 from core.contract import Stage
 from core.errors import EdgekilnError
 from core.events import OnEvent, Progress
+from core.label.account import Account
 from core.label.ledger import Ledger
 from core.label.questions import Questions, Survey
 
@@ -18,13 +21,19 @@ _TELL_EVERY_S = 0.2
 
 @dataclass(frozen=True)
 class Session:
-    """What the sessions of one labelling share: the ledger and the artifact they work for."""
+    """What all asking of one labelling shares: the ledger, the artifact it is for, who hears of it, where cards lie."""
 
     ledger: Ledger
     artifact_id: str
+    on_event: OnEvent
+    beside: Path | None
+
+    def account(self, config: LabelConfig) -> Account:
+        """Return an account that begins with what earlier sessions took."""
+        return Account(config.budget, config.prices, self.ledger.spent(self.artifact_id))
 
     @contextmanager
-    def open(self, questions: Questions, found: Survey, on_event: OnEvent) -> Iterator[Callable[[int], None]]:
+    def open(self, questions: Questions, found: Survey) -> Iterator[Callable[[int], None]]:
         """Write a session into the ledger; yields what counts so many questions as done."""
         done, told_at = 0, 0.0
         task = f"asking {questions.config.teacher}"
@@ -37,7 +46,7 @@ class Session:
                 told_at = now
                 self.ledger.tell(done)
                 so_far, total = found.settled + done, found.questions
-                on_event(Progress(stage=Stage.LABEL, task=task, done=so_far, total=total, unit="answers"))
+                self.on_event(Progress(stage=Stage.LABEL, task=task, done=so_far, total=total, unit="answers"))
 
         self.ledger.start(self.artifact_id, questions.teacher, found.questions, found.settled)
         with ExitStack() as stack:

@@ -16,10 +16,12 @@ from typing import Any, TextIO
 from core.data.record import PromptRow, Reject
 from core.label.answer_gate import AnswerGate
 from core.label.ask import labeled, set_aside
-from core.label.choosing import choose
+from core.label.candidates import candidates_of
+from core.label.choosing import Chosen, choose
+from core.label.judging import Bench
 from core.label.ledger import Ledger
 from core.label.logprobs_file import LogprobsWriter
-from core.label.outcome import Outcome, follow
+from core.label.outcome import Outcome
 from core.label.questions import Question
 from core.label.section import LabelConfig
 
@@ -35,18 +37,15 @@ class Written:
     completion_tokens: int = 0
 
 
-@dataclass(frozen=True)
-class _Valid:
-    sample: int
-    outcome: Outcome
-    completion: str
-
-
 class LabelsWriter:
-    """Writes one question after the other."""
+    """Writes one question after the other; `unjudged` counts those the judge said nothing usable of."""
 
-    def __init__(self, folder: Path, ledger: Ledger, config: LabelConfig, gate: AnswerGate) -> None:
+    def __init__(
+        self, folder: Path, ledger: Ledger, config: LabelConfig, gate: AnswerGate, bench: Bench | None = None
+    ) -> None:
         self.written = Written()
+        self.unjudged = 0
+        self._bench = bench
         self._folder = folder
         self._ledger = ledger
         self._config = config
@@ -81,27 +80,26 @@ class LabelsWriter:
 
     def _write_answered(self, question: Question) -> None:
         row = question.row
-        outcomes = [follow(first, self._ledger) for first in question.requests]
-        valid: list[_Valid] = []
-        rejected: list[Reject] = []
-        for sample, outcome in enumerate(outcomes):
-            self.written.prompt_tokens += outcome.prompt_tokens
-            self.written.completion_tokens += outcome.completion_tokens
-            if outcome.completion is None:
-                rejected.extend([set_aside(row, outcome.problem)] if outcome.problem else [])
-            elif reject := self._gate.refuses(row, outcome.completion, outcome.tool_calls):
-                rejected.append(reject)
-            else:
-                valid.append(_Valid(sample, outcome, outcome.completion))
-        if not valid:
-            self._set_aside(rejected[0])
-            self._keep_samples(row, outcomes, None)
+        found = candidates_of(question, self._ledger, self._gate)
+        self.written.prompt_tokens += sum(outcome.prompt_tokens for outcome in found.outcomes)
+        self.written.completion_tokens += sum(outcome.completion_tokens for outcome in found.outcomes)
+        if not found.valid:
+            self._set_aside(found.rejected[0])
+            self._keep_samples(row, found.outcomes, None)
             return
-        chosen = choose([found.completion for found in valid], self._config.samples.choice, as_json=row.requires_json)
-        best = valid[chosen.place]
+        chosen = self._choose(row, [candidate.completion for candidate in found.valid])
+        best = found.valid[chosen.place]
         self._keep(row, best.completion, best.outcome.tool_calls, chosen.consistency, best.outcome.confidence)
-        self._keep_samples(row, outcomes, best.sample)
+        self._keep_samples(row, found.outcomes, best.sample)
         self._keep_logprobs(row, best.outcome)
+
+    def _choose(self, row: PromptRow, texts: list[str]) -> Chosen:
+        if self._bench is None:
+            by_agreement = self._config.samples.choice == "agreement"
+            return choose(texts, "agreement" if by_agreement else "first", as_json=row.requires_json)
+        place = self._bench.place(row, texts, self._ledger)
+        self.unjudged += place is None
+        return choose(texts, "agreement" if place is None else place, as_json=row.requires_json)
 
     def _keep(
         self,

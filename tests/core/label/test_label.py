@@ -612,3 +612,34 @@ def test_an_endpoint_s_own_fields_are_sent_and_shape_the_answer_s_key(
 def test_fields_that_do_not_fit_together_are_refused(config, change, says) -> None:
     with pytest.raises(ValueError, match=says):
         LabelConfig.model_validate(config.model_dump() | change)
+
+
+def test_a_judge_chooses_by_its_rubric_and_is_asked_once_for_each_row_whose_answers_differ(
+    workspace, events, server, step, config, make_dataset, make_rows
+) -> None:
+    server.script = {
+        "Answer 1:": [step(text='{"best": 2}'), step(text="the second"), step(text="I said: the second")],
+        "Question 000?": [step(text="Wrong."), step(text="Right.")],
+        "Question 001?": [step(text="Same."), step(text="Same.")],
+        "Question 002?": [step(text="One."), step(text="Two.")],
+    }
+    judge = {"teacher": "qwen3-8b", "base_url": server.base_url, "rubric": "Choose what is right."}
+    settings = {"samples": {"count": 2, "choice": "judge", "judge": judge}, "temperature": 0.7, "concurrency": 1}
+    judged = LabelConfig.model_validate(config.model_dump() | settings)
+    artifact = label(make_dataset(workspace, make_rows(4)), judged, workspace, events.append)
+
+    rows = {row.row_id: row.messages[-1].content for row in _kept(workspace, artifact)}
+    assert (rows["r000"], rows["r001"], rows["r002"]) == ("Right.", "Same.", "One.")
+    asked = [request.body for request in server.sent if "Answer 1:" in json.dumps(request.body)]
+    assert len(asked) == 3
+    assert asked[0]["messages"][0]["content"].startswith("Choose what is right.")
+    assert asked[0]["response_format"]["json_schema"]["schema"]["properties"]["best"]["maximum"] == 2
+    (finding,) = (finding for finding in artifact.findings if finding.code == "label-judge-silent")
+    assert finding.evidence.startswith("1 rows")
+    assert artifact.asked == len(server.sent) == 8 + 3
+    assert "judge" in artifact.tools
+
+
+def _kept(workspace, artifact):
+    folder = workspace.folder(Stage.LABEL, artifact.artifact_id)
+    return [row for name in ("train", "held_out") for row in read_labeled(folder / f"{name}.jsonl")]
