@@ -73,7 +73,7 @@ class _Answer:
 
 
 class BatchedDecoder:
-    """So many sequences of `context` tokens that decode together, and one that holds the prompts' shared beginning."""
+    """So many sequences of `context` tokens that decode together; beside several, one that holds what their prompts share."""
 
     def __init__(self, model: GgufModel, sequences: int, context: int, threads: int) -> None:
         self.context = context
@@ -81,11 +81,11 @@ class BatchedDecoder:
         self._library = model.library
         self._answers: list[_Answer | None] = [None] * sequences
         self._shared: tuple[int, ...] = ()
-        self._shared_sequence = sequences
+        self._shared_sequence = sequences if sequences > 1 else None
         self._handle = self._library.llama_init_from_model(model.handle, self._params(sequences, threads))
         if not self._handle:
             raise TeacherFailed(
-                f"llama.cpp cannot open a context of {sequences + 1} x {context} tokens",
+                f"llama.cpp cannot open a context for {sequences} x {context} tokens",
                 remedy="Free some memory, or name a smaller model as label.teacher.",
             )
         self._memory = self._library.llama_get_memory(self._handle)
@@ -93,10 +93,10 @@ class BatchedDecoder:
 
     def _params(self, sequences: int, threads: int) -> Any:
         params = self._library.llama_context_default_params()
-        params.n_seq_max = sequences + 1
+        params.n_seq_max = sequences if self._shared_sequence is None else sequences + 1
         params.n_ctx = self.context * params.n_seq_max
         params.n_batch = params.n_ubatch = max(_CHUNK, sequences)
-        params.n_outputs_max = sequences + 1
+        params.n_outputs_max = params.n_seq_max
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = False
         # flash attention on the CPU cuts the cache by its filled length, which is that of the longest sequence
@@ -139,7 +139,7 @@ class BatchedDecoder:
         """Put a prompt's shared beginning into a sequence, evaluated unless it was the last prompt's too, and return its length."""
         self._forget(place)
         shared = tuple(prompt.tokens[: prompt.shared])
-        if len(shared) < _LEAST_SHARED:
+        if self._shared_sequence is None or len(shared) < _LEAST_SHARED:
             return 0
         if shared != self._shared:
             self._shared = ()

@@ -19,6 +19,7 @@ from core.label.teachers import Trouble
 # kernels take at once.
 SEQUENCES = 8
 _CONTEXT = 2048  # of each of them, in tokens; memory grows with it
+CACHE_TOKENS = (SEQUENCES + 1) * _CONTEXT  # what is kept of them and of the beginning they share
 # Room for the longest prompt of the data stage (8,000 characters) with its answer; more would cost memory for nothing.
 _MAX_CONTEXT = 8192
 

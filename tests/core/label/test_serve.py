@@ -29,6 +29,7 @@ from core.label.teachers import Trouble, open_teacher
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.model
 TIE_NATS = 0.1
+DOCUMENTATION = "Returns the final component of a pathname."
 
 
 def command(*words: str) -> list[str]:
@@ -65,7 +66,7 @@ def gone(pid: int, within_s: float = 10.0) -> bool:
 def config(served: dict[str, Any], **more: Any) -> LabelConfig:
     """Return the configuration that the server said to use."""
     settings = dict(setting.removeprefix("label.").split("=", 1) for setting in served["settings"])
-    return LabelConfig(teacher="smollm2-135m-instruct", timeout_s=60.0, max_tokens=12, **settings, **more)
+    return LabelConfig(teacher="smollm2-135m-instruct", timeout_s=60.0, **settings, **more)
 
 
 def questions() -> list[Request]:
@@ -85,10 +86,11 @@ def test_a_dataset_is_labelled_against_it_and_ctrl_c_ends_it(workspace, events, 
     with started() as (child, served):
         assert served["base_url"].startswith("http://127.0.0.1:")
         assert (served["slots"], served["context"]) == (2, 1024)
-        asked = config(served, max_failed_share=1.0)
+        asked = config(served, max_tokens=24, max_failed_share=1.0)
         assert asked.concurrency == 2
-        artifact = label(make_dataset(workspace, make_rows(4)), asked, workspace, events.append)
-        assert artifact.asked >= 4
+        rows = make_rows(8, system="Answer from the documentation in one sentence.", context=DOCUMENTATION)
+        artifact = label(make_dataset(workspace, rows), asked, workspace, events.append)
+        assert artifact.asked >= 8
         assert artifact.completion_tokens > 0
         child.send_signal(signal.SIGINT)
         assert child.wait(timeout=20) == 130
