@@ -68,7 +68,9 @@ class LlamaTeacher:
             shared = self._model.shared_tokens(request, text, tokens)
         except Refused as why:
             return Trouble(reason=f"the teacher's chat template refuses the messages: {why}", retryable=False)
-        if not 0 < len(tokens) < self._most:
+        if not tokens:
+            return Trouble(reason="the teacher's chat template makes nothing of the messages", retryable=False)
+        if len(tokens) >= self._most:
             return Trouble(
                 reason=f"the prompt is too long: {len(tokens)} tokens >= the context of {self._most}", retryable=False
             )

@@ -97,10 +97,9 @@ def _grammar(model: GgufModel, schema: dict[str, Any]) -> Any:
     from llama_cpp.llama_grammar import JSON_GBNF
 
     wanted = _grammar_for_response_format({"type": "json_object", "schema": _countable(schema)})
-    for text in (wanted._grammar, JSON_GBNF):
-        if made := model.library.llama_sampler_init_grammar(model.vocab, text.encode(), b"root"):
-            return made
-    raise AssertionError("llama.cpp refuses its own grammar of JSON")
+    texts = (wanted._grammar.encode(), JSON_GBNF.encode())
+    make = model.library.llama_sampler_init_grammar
+    return make(model.vocab, texts[0], b"root") or make(model.vocab, texts[1], b"root")
 
 
 def _countable(node: Any) -> Any:
