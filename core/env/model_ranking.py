@@ -10,6 +10,7 @@ from core.config import Profile
 from core.contract import Contract
 from core.env.fit import Room
 from core.env.memory_need import Job, inference_bytes, largest_batch, training_need
+from core.label.in_process import CACHE_TOKENS
 from core.shape import ModelShape
 
 _SYSTEM_BYTES = 256 << 20  # what a lean Linux without a desktop holds on a board
@@ -79,7 +80,7 @@ def _ranked(candidate: Candidate, profile: Profile, places: Places) -> Ranked:
         )
     if "student" in candidate.roles:
         return _student(candidate, shape, profile, places)
-    needed = inference_bytes(shape, _LABEL_KIND, profile.train.max_length)
+    needed = inference_bytes(shape, _LABEL_KIND, CACHE_TOKENS)
     here = None if places.here_bytes is None else needed <= places.here_bytes
     return Ranked(
         candidate=candidate,

@@ -1,129 +1,113 @@
-"""The teacher in this process: a GGUF file through llama-cpp-python, on the toolchain's libraries."""
+"""The teacher in this process: a GGUF file through llama-cpp-python, on the toolchain's libraries, several prompts at once."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from core import toolchain
-from core.config import patient_openmp
-from core.errors import TeacherFailed, ToolMissing
 from core.events import OnEvent
+from core.label import gguf_model
+from core.label.batched_decoding import BatchedDecoder, Outcome, Prompt
+from core.label.gguf_model import GgufModel, Refused
 from core.label.request import Reply, Request
 from core.label.teachers import Trouble
 
+# No field of the configuration, as kernels differ with it and answers would then: a multiple of the 4 and 8 columns that
+# kernels take at once.
+SEQUENCES = 8
+_CONTEXT = 2048  # of each of them, in tokens; memory grows with it
+CACHE_TOKENS = (SEQUENCES + 1) * _CONTEXT  # what is kept of them and of the beginning they share
 # Room for the longest prompt of the data stage (8,000 characters) with its answer; more would cost memory for nothing.
 _MAX_CONTEXT = 8192
-_LONGEST_VALUE_BYTES = 128
 
 
 class LlamaTeacher:
-    """One loaded model. Each request starts from an empty cache, so that its answer does not depend on the one before it."""
+    """One loaded model. An answer depends on its request alone, not on those beside it nor on those before it."""
 
     concurrency = 1
     batches = True
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: GgufModel, sequences: int = SEQUENCES) -> None:
         self._model = model
+        self._most = min(_MAX_CONTEXT, model.trained_context)
+        self._together = BatchedDecoder(model, sequences, min(_CONTEXT, self._most), _threads())
+        self._alone: BatchedDecoder | None = None
 
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply | Trouble]]:
-        """Ask the model with its own chat template; a prompt too long for the context is a Trouble."""
-        for request in requests:
-            yield request, self._answer(request)
+        """Ask the model with its own chat template; a prompt that cannot be asked is a Trouble.
 
-    def _answer(self, request: Request) -> Reply | Trouble:
-        self._model.reset()
-        started = time.perf_counter()
+        Prompts decode together; one that may outgrow its sequence is answered alone, with more room.
+        """
+        drawn = iter(requests)
         try:
-            done = self._model.create_chat_completion(
-                messages=[message.for_template() for message in request.messages],
-                tools=list(request.tools) or None,
-                temperature=request.temperature,
-                max_tokens=request.max_tokens,
-                seed=request.seed,
-                repeat_penalty=1.0,
-                response_format=_response_format(request),
+            while True:
+                while self._together.free and (request := next(drawn, None)) is not None:
+                    if (outcome := self._begin(request)) is not None:
+                        yield request, outcome
+                if not self._together.busy:
+                    return
+                yield from self._together.step()
+        finally:
+            self._together.clear()
+
+    def _begin(self, request: Request) -> Outcome | None:
+        prompt = self._prompt(request)
+        if isinstance(prompt, Trouble):
+            return prompt
+        if len(prompt.tokens) + request.max_tokens > self._together.context < self._most:
+            return self._answer_alone(prompt)
+        return self._together.begin(prompt)
+
+    def _prompt(self, request: Request) -> Prompt | Trouble:
+        began_s = time.perf_counter()
+        try:
+            text, stops = self._model.render(request)
+            tokens = self._model.tokenise(text)
+            shared = self._model.shared_tokens(request, text, tokens)
+        except Refused as why:
+            return Trouble(reason=f"the teacher's chat template refuses the messages: {why}", retryable=False)
+        if not tokens:
+            return Trouble(reason="the teacher's chat template makes nothing of the messages", retryable=False)
+        if len(tokens) >= self._most:
+            return Trouble(
+                reason=f"the prompt is too long: {len(tokens)} tokens >= the context of {self._most}",
+                retryable=False,
+                code="teacher-context",
             )
-        except ValueError as error:
-            if "context window" in str(error):
-                return Trouble(reason=f"the prompt is too long: {error}", retryable=False, code="teacher-context")
-            raise
-        return _reply(done, (time.perf_counter() - started) * 1000)
+        return Prompt(request, tokens, shared, stops, began_s)
+
+    def _answer_alone(self, prompt: Prompt) -> Outcome:
+        if self._alone is None:
+            self._alone = BatchedDecoder(self._model, 1, self._most, _threads())
+        try:
+            if outcome := self._alone.begin(prompt):
+                return outcome
+            while not (ended := self._alone.step()):
+                pass
+            return ended[0][1]
+        finally:
+            self._alone.clear()
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model and its contexts."""
+        for decoder in (self._together, self._alone):
+            if decoder is not None:
+                decoder.close()
         self._model.close()
 
 
-def _response_format(request: Request) -> dict[str, Any] | None:
-    return {"type": "json_object", "schema": request.answer_schema} if request.answer_schema is not None else None
-
-
-def _reply(done: dict[str, Any], latency_ms: float) -> Reply:
-    choice = done["choices"][0]
-    return Reply(
-        text=choice["message"]["content"] or "",
-        finish_reason=choice["finish_reason"],
-        prompt_tokens=done["usage"]["prompt_tokens"],
-        completion_tokens=done["usage"]["completion_tokens"],
-        latency_ms=latency_ms,
-    )
-
-
 def load(gguf: Path, on_event: OnEvent) -> LlamaTeacher:
-    """Load a GGUF file; TeacherFailed when llama.cpp cannot read it or it holds no chat template."""
-    toolchain.use_libraries(toolchain.ensure(on_event))
-    try:
-        with patient_openmp():
-            import llama_cpp
-    except ImportError as error:
-        raise ToolMissing("llama-cpp-python is not installed", remedy="pip install 'edgekiln[teacher]'") from error
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        model = llama_cpp.Llama(
-            str(gguf),
-            n_ctx=min(_MAX_CONTEXT, _trained_context(llama_cpp, gguf)),
-            n_threads=threads,
-            n_threads_batch=threads,
-            n_gpu_layers=-1,
-            verbose=False,
-        )
-    except ValueError as error:
-        raise _unreadable(gguf, str(error)) from error
-    if "tokenizer.chat_template" not in model.metadata:
-        model.close()
-        raise _unreadable(gguf, "it holds no chat template")
-    return LlamaTeacher(model)
+    """Load a GGUF file; TeacherFailed when llama.cpp cannot read it, it holds no chat template, or memory is short."""
+    with ExitStack() as held:
+        model = gguf_model.load(gguf, on_event)
+        held.callback(model.close)
+        teacher = LlamaTeacher(model)
+        held.pop_all()
+    return teacher
 
 
-def _trained_context(llama_cpp: Any, gguf: Path) -> int:
-    """Return the context the model was trained with, in tokens; ValueError when the file cannot be read."""
-    from llama_cpp._logger import set_verbose
-
-    set_verbose(False)
-    params = llama_cpp.llama_model_default_params()
-    params.vocab_only = True
-    model = llama_cpp.llama_model_load_from_file(str(gguf).encode(), params)
-    if not model:
-        raise ValueError("llama.cpp cannot load it")
-    try:
-        name = _metadata(llama_cpp, model, "general.architecture")
-        return int(_metadata(llama_cpp, model, f"{name}.context_length") or _MAX_CONTEXT)
-    finally:
-        llama_cpp.llama_model_free(model)
-
-
-def _metadata(llama_cpp: Any, model: Any, key: str) -> str:
-    value = ctypes.create_string_buffer(_LONGEST_VALUE_BYTES)
-    length = llama_cpp.llama_model_meta_val_str(model, key.encode(), value, len(value))
-    return value.value.decode(errors="replace") if length >= 0 else ""
-
-
-def _unreadable(gguf: Path, why: str) -> TeacherFailed:
-    return TeacherFailed(
-        f"the teacher {gguf} cannot be used: {why}", remedy="Name an instruct model's GGUF as label.teacher."
-    )
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

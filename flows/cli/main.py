@@ -50,7 +50,7 @@ _COMMANDS = {
     "Stages": {
         "env": ("env:app", "Check what this machine can do"),
         "data": ("data:app", "Validate a file of prompts; its card, its versions, its review"),
-        "label": ("stages:label", "Let the teacher answer the prompts"),
+        "label": ("label:app", "Let the teacher answer the prompts; serve a teacher where there is no endpoint"),
         "train": ("stages:train", "Train the student"),
         "export": ("stages:export", "Merge, convert and quantise the student"),
         "bench": ("stages:bench", "Measure the quantisations on the device"),

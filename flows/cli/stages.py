@@ -1,4 +1,4 @@
-"""The stage commands but `env` and `data`: each makes or reuses what comes before it and calls core directly, without Prefect."""
+"""The stage commands without verbs of their own: each makes or reuses what comes before it, without Prefect."""
 
 from __future__ import annotations
 
@@ -9,16 +9,10 @@ from flows.cli.session import Choice, Common, answer, begin, drawn, tree
 _DEFAULT_CHOICE = Choice()
 _DEFAULT_COMMON = Common()
 
-label = App(name="label")
 train = App(name="train")
 export = App(name="export")
 bench = App(name="bench")
 ingest = App(name="ingest")
-
-label.command("flows.cli.label_ledger:status", name="status", help="Show how the newest labelling stands, and when it ends")
-label.command("flows.cli.label_ledger:failed", name="failed", help="List what got no answer, and why")
-label.command("flows.cli.label_ledger:retry", name="retry", help="Let unusable answers be asked for again")
-label.command("flows.cli.label_ledger:export", name="export", help="Write all requests and answers to a file")
 
 
 def run_stage(name: str, choice: Choice, common: Common, *, anew: bool = False, extra: tuple[str, ...] = ()) -> None:
@@ -45,12 +39,6 @@ def run_stage(name: str, choice: Choice, common: Common, *, anew: bool = False, 
         artifact = make(Stage(name), job)
     answer(common, artifact.model_dump(mode="json"), drawn(artifact_table(artifact)))
     refuse_failed(artifact)
-
-
-@label.default
-def _label(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
-    """Let the teacher answer the prompts; answers that are there are not asked for again."""
-    run_stage("label", choice, common)
 
 
 @train.default

@@ -43,6 +43,7 @@ def test_every_file_of_the_closing_table_has_its_figures(finished: Finished) -> 
     assert [row["quantisation"] for row in rows] == ["Q8_0", "Q4_0"]
     assert all(row["origin"] == "measured" for row in rows)
     assert not [row for row in rows if None in row.values()]
+    assert [round(row["bits_per_weight"], 2) for row in rows] == [8.51, 5.35]
 
 
 def test_trace_explains_every_figure_of_the_closing_table(finished: Finished) -> None:

@@ -218,6 +218,7 @@ def test_a_tokenizer_saved_wrongly_converts_but_is_refused_and_nothing_is_left(
         trained.export(ExportConfig(quantisations=("Q8_0",)))
 
 
+@pytest.mark.full
 def test_smollm2_shows_its_real_bits_per_weight(smollm_folder: Path, tmp_path: Path) -> None:
     trained = publish_adapter(tmp_path, smollm_folder, steps=0)
     model = trained.export(ExportConfig())

@@ -1,16 +1,19 @@
-"""The real SmolLM2 as teacher, in this process and behind a real llama-server on loopback."""
+"""The real SmolLM2 as teacher in this process: several prompts at once, each answered as if it were alone."""
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
+import math
+import resource
 import shutil
-import socket
+import signal
 import subprocess
+import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -23,7 +26,7 @@ from core.label import in_process
 from core.label.ask import first_request
 from core.label.label import label
 from core.label.request import Reply, Request
-from core.label.teachers import Trouble, open_teacher
+from core.label.teachers import Trouble
 
 pytestmark = pytest.mark.model
 
@@ -57,11 +60,121 @@ def _answer(teacher, request: Request) -> Reply | Trouble:
     return outcome
 
 
-def test_greedy_answers_do_not_depend_on_what_was_asked_before(teacher, asked) -> None:
-    forth = [reply.text for _, reply in teacher.answer(asked)]
-    back = [reply.text for _, reply in teacher.answer(reversed(asked))]
-    assert forth == back[::-1]
-    assert all(forth)
+def _texts(teacher, requests) -> dict[str, str]:
+    return {request.key: reply.text for request, reply in teacher.answer(requests)}
+
+
+def _various() -> list[Request]:
+    """Requests of many lengths, with and without a system prompt, greedy and drawn, one of them with a schema."""
+    topics = ("lists", "a file", "sorting", "the sea", "tuples " * 40, "time", "zip", "a pair of numbers", "rain", "json")
+    requests = []
+    for number, topic in enumerate(topics):
+        system = (Message(role="system", content=SYSTEM * (1 + number % 2)),) if number % 5 else ()
+        requests.append(
+            Request(
+                teacher="t",
+                messages=(*system, Message(role="user", content=f"Say something about {topic}.")),
+                temperature=0.8 if number % 4 == 3 else 0.0,
+                max_tokens=4 + number,
+                seed=number,
+                answer_schema={"type": "array", "items": {"type": "integer"}} if "pair" in topic else None,
+                top_logprobs=3 if number % 2 else 0,
+            )
+        )
+    return requests
+
+
+def _same_beside_any_others(teacher, rounds: int) -> None:
+    requests = _various()
+    alone = {request.key: _answer(teacher, request) for request in requests}
+    assert len({reply.text for reply in alone.values()}) == len(requests)
+    random = Random(5)
+    for count in itertools.islice(itertools.cycle((len(requests), 5, 2, 9)), rounds):
+        for request, reply in teacher.answer(random.sample(requests, count)):
+            assert reply.model_copy(update={"latency_ms": 0}) == alone[request.key].model_copy(update={"latency_ms": 0})
+
+
+def test_an_answer_is_the_same_to_the_last_bit_whatever_is_asked_beside_it_and_in_which_order(teacher) -> None:
+    _same_beside_any_others(teacher, 2)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q5_0", "Q4_0", "Q4_K_M", "IQ4_NL"])
+def test_so_it_is_with_the_kernels_of_other_quantisations(kind: str, toolchain, default_gguf, tmp_path: Path) -> None:
+    other = tmp_path / f"{kind}.gguf"
+    argv = [str(toolchain.program("llama-quantize")), "--allow-requantize", str(default_gguf), str(other), kind]
+    subprocess.run(argv, check=True, capture_output=True)
+    loaded = in_process.load(other, ignore)
+    try:
+        _same_beside_any_others(loaded, 8)
+    finally:
+        loaded.close()
+
+
+def test_a_request_is_drawn_only_when_there_is_room_for_it(teacher) -> None:
+    drawn = []
+    requests = (drawn.append(request) or request for request in _various() * 2)
+    for answered, _ in enumerate(teacher.answer(requests), 1):
+        assert len(drawn) <= answered + in_process.SEQUENCES
+    assert len(drawn) == answered == 2 * len(_various())
+
+
+def test_answers_that_nobody_waits_for_leave_nothing_behind(teacher, asked) -> None:
+    before = _texts(teacher, asked)
+    started = teacher.answer(iter(_various()))
+    next(started)
+    started.close()
+    assert _texts(teacher, asked) == before
+
+
+def test_an_answer_that_may_outgrow_its_place_gets_more_room(teacher, asked) -> None:
+    roomy = asked[0].model_copy(update={"max_tokens": 4000, "answer_schema": {"enum": ["yes"]}})
+    answers = _texts(teacher, [roomy, *asked])
+    assert answers.pop(roomy.key).strip() == '"yes"'
+    assert answers == _texts(teacher, asked)
+
+
+@pytest.mark.full
+def test_so_does_a_prompt_that_is_longer_than_a_place(teacher, asked) -> None:
+    long = Message(role="user", content="The sea is wide. " * 410 + "What is wide?")
+    reply = _answer(teacher, asked[0].model_copy(update={"messages": (long,), "max_tokens": 4}))
+    assert reply.prompt_tokens > 2048
+    assert reply.completion_tokens == 4
+
+
+def test_a_sample_is_drawn_by_its_seed_and_number(teacher, asked) -> None:
+    first = asked[0].model_copy(update={"temperature": 1.5})
+    samples = [first, first.model_copy(update={"sample": 1}), first.model_copy(update={"seed": 7})]
+    texts = _texts(teacher, samples)
+    assert len(set(texts.values())) == 3
+    assert _texts(teacher, samples[1:]) == {key: text for key, text in texts.items() if key != first.key}
+
+
+def test_log_probabilities_are_those_of_the_whole_vocabulary(teacher, asked) -> None:
+    request = asked[0].model_copy(update={"max_tokens": 3, "top_logprobs": 1_000_000})
+    reply = _answer(teacher, request)
+    assert "".join(token.text for token in reply.logprobs) == reply.text
+    assert len(reply.logprobs) == reply.completion_tokens == 3
+    for token in reply.logprobs:
+        assert math.fsum(math.exp(logprob) for _, _, logprob in token.top) == pytest.approx(1)
+        assert (token.token, token.text, token.logprob) == token.top[0]  # greedy
+        assert [each[2] for each in token.top] == sorted((each[2] for each in token.top), reverse=True)
+
+
+def test_a_schema_with_a_count_beyond_all_measure_costs_no_memory(teacher, asked) -> None:
+    schema = {"type": "string", "minLength": 3, "maxLength": 1_000_000_000}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    reply = _answer(teacher, asked[0].model_copy(update={"answer_schema": schema, "max_tokens": 64}))
+    assert reply.text.startswith('"')
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_a_schema_that_allows_no_answer_is_a_trouble_of_that_row_alone(teacher, asked) -> None:
+    nothing = asked[0].model_copy(update={"answer_schema": {"type": "string", "pattern": "^[^\\x00-\\U0010FFFF]$"}})
+    outcomes = {request.key: outcome for request, outcome in teacher.answer([nothing, *asked])}
+    told = "no token goes on in the grammar of answer_schema"
+    assert outcomes.pop(nothing.key) == Trouble(reason=told, retryable=False)
+    assert all(isinstance(outcome, Reply) for outcome in outcomes.values())
 
 
 def test_a_schema_is_kept_by_the_grammar(teacher) -> None:
@@ -114,6 +227,48 @@ def test_a_model_without_a_chat_template_is_refused(toolchain, default_gguf, tmp
         in_process.load(bare, ignore)
 
 
+def test_a_template_that_refuses_the_messages_is_a_trouble_of_that_row_alone(
+    toolchain, default_gguf, asked, tmp_path: Path
+) -> None:
+    strict = tmp_path / "strict.gguf"
+    data = default_gguf.read_bytes()
+    at = data.index(b"{% for message in messages %}")
+    size = int.from_bytes(data[at - 8 : at], "little")
+    refusing = b"{% if messages[0].role == 'system' %}{{ raise_exception('no system prompts') }}{% endif %}{{ messages[0].content }}"
+    strict.write_bytes(data[:at] + refusing.ljust(size) + data[at + size :])
+    loaded = in_process.load(strict, ignore)
+    try:
+        bare = asked[0].model_copy(update={"messages": asked[0].messages[1:]})
+        outcomes = {request.key: outcome for request, outcome in loaded.answer([asked[0], bare])}
+    finally:
+        loaded.close()
+    assert outcomes[asked[0].key] == Trouble(
+        reason="the teacher's chat template refuses the messages: no system prompts", retryable=False
+    )
+    assert isinstance(outcomes[bare.key], Reply)
+
+
+def test_ctrl_c_ends_it_between_two_tokens(toolchain, default_gguf, asked) -> None:
+    program = (
+        "import sys; from pathlib import Path; from core.events import ignore; from core.label import in_process\n"
+        "from core.label.request import Request\n"
+        "request = Request.model_validate_json(sys.argv[2]); teacher = in_process.load(Path(sys.argv[1]), ignore)\n"
+        "def endless():\n"
+        "    while True:\n"
+        "        print('drawn', flush=True); yield request\n"
+        "for _ in teacher.answer(endless()): pass"
+    )
+    argv = [sys.executable, "-c", program, str(default_gguf), asked[0].model_dump_json()]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        for _ in range(in_process.SEQUENCES + 2):
+            child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        sent = time.perf_counter()
+        _, errors = child.communicate(timeout=30)
+    assert errors.strip().endswith(b"KeyboardInterrupt")
+    assert time.perf_counter() - sent < 5
+
+
 def test_the_stage_labels_with_the_packaged_model(workspace, events, toolchain, make_dataset, make_rows) -> None:
     rows = make_rows(4, system=SYSTEM, context=DOCS["os.path.basename"])
     config = LabelConfig(teacher="smollm2-135m-instruct", max_tokens=24, context_distillation=True, max_failed_share=1)
@@ -122,44 +277,3 @@ def test_the_stage_labels_with_the_packaged_model(workspace, events, toolchain, 
     assert artifact.asked >= 4
     labeled = read_labeled(workspace.folder(Stage.LABEL, artifact.artifact_id) / "train.jsonl")
     assert all([message.role for message in row.messages] == ["user", "assistant"] for row in labeled)
-
-
-@pytest.fixture
-def llama_server(toolchain, default_gguf, tmp_path: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    argv = [str(toolchain.program("llama-server")), "-m", str(default_gguf), "--host", "127.0.0.1", "--port", str(port)]
-    calm = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # spinning threads starve on a shared machine
-    with (tmp_path / "server.log").open("wb") as log:
-        child = subprocess.Popen([*argv, "-c", "2048", "-np", "1", "-t", "2"], env=calm, stdout=log, stderr=log)
-    try:
-        _wait_until_ready(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        child.kill()
-        child.wait()
-
-
-def _wait_until_ready(url: str) -> None:
-    deadline = time.perf_counter() + 60
-    while time.perf_counter() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail("llama-server did not get ready within 60 s")
-
-
-def test_llama_server_gives_the_same_greedy_text_as_the_model_in_process(teacher, asked, llama_server) -> None:
-    config = LabelConfig(teacher="smollm2-135m-instruct", backend="openai", base_url=llama_server, timeout_s=60.0)
-    behind = open_teacher(config, ignore, None)
-    try:
-        served = [reply for _, reply in behind.answer(asked)]
-    finally:
-        behind.close()
-    here = [reply for _, reply in teacher.answer(asked)]
-    assert [reply.text.strip() for reply in served] == [reply.text.strip() for reply in here]
-    assert [reply.prompt_tokens for reply in served] == [reply.prompt_tokens for reply in here]
