@@ -18,7 +18,13 @@ _FORMS: dict[str, Form] = {
     ".parquet": "parquet",
 }
 _PACKINGS: dict[str, Packing] = {".gz": "gzip", ".zst": "zstd"}
-_PACKED: tuple[tuple[bytes, Packing], ...] = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_PACKED: tuple[tuple[bytes, Packing], ...] = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    *(
+        (bytes([kind]) + b"\x2a\x4d\x18", "zstd") for kind in range(0x50, 0x60)
+    ),  # a skippable frame first, as pzstd writes it
+)
 _FOREIGN = (
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\x00", "xz"),

@@ -16,6 +16,18 @@ from core.data.readers import open_sources, read_lines
 from core.errors import DataError, NotUtf8
 
 
+@pytest.mark.parametrize("kind", [0x50, 0x5F])
+def test_zstd_that_begins_with_a_frame_to_skip_is_zstd(tmp_path: Path, kind: int) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(b'{"user": "a"}\n')
+    (tmp_path / "a.jsonl.zst").write_bytes(bytes([kind]) + b"*M\x18\x04\0\0\0abcd" + sink.getvalue().to_pybytes())
+
+    (source,) = open_sources([str(tmp_path / "a.jsonl.zst")], 8)
+
+    assert [line.record for line in read_lines(source, 8000)] == [{"user": "a"}]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "form"),
     [
