@@ -236,8 +236,14 @@ class Judge:
         )
 
     def _count(self, row: _Row) -> None:
-        prompt = prompt_row(row.draft, row.row_id, side(row.place, self._settings.held_out_share))
-        self._statistics.add(prompt, flaws=row.flaws, tokens=row.tokens, language=row.language, quality=row.quality.score)
+        self._statistics.add(
+            row.draft,
+            split=side(row.place, self._settings.held_out_share),
+            flaws=row.flaws,
+            tokens=row.tokens,
+            language=row.language,
+            quality=row.quality.score,
+        )
         if self._worst.takes(row.quality.score):
             self._worst.add(
                 ScoredRow(
@@ -299,8 +305,12 @@ def _key(shaping: dict[str, Any], normal: dict[str, str]) -> int:
     """Return a hash of all that shapes the chat, in which case, white space and the kind of quotes do not count."""
     others = {name: _normal(value) for name, value in shaping.items() if value and name not in normal}
     answered = shaping["completion"] is not None
-    digest = hashlib.blake2b(canonical_json([normal, others, answered]), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+    hashed = hashlib.blake2b(canonical_json([others, answered]) if others else b"%d" % answered, digest_size=8)
+    for name in _TEXTS:  # each with its length before it, so that no text reads on into the next
+        text = normal.get(name, "").encode("utf-8", "surrogatepass")
+        hashed.update(b"|%d|" % len(text))
+        hashed.update(text)
+    return int.from_bytes(hashed.digest(), "little")
 
 
 def _normal(tree: Any) -> Any:
