@@ -42,6 +42,7 @@ REMEDIES = {
     "personal-data-excess": "Look at the row: it is a list of personal data; raise data.privacy.max_values to keep it.",
     "personal-data-unchecked": "Mend or replace the package that finds names, or take name out of data.privacy.kinds.",
     "answer-missing": "Write the answer as the last turn, or set data.answers to optional, so that the teacher is asked.",
+    "answer-elsewhere": "Rename the field to `completion`, or to `output` beside `instruction`; as it is, the teacher will be asked.",
     "near-duplicate": "Remove one of the two, or let them differ more; both are on one side of the split.",
     "split-overlap": "Remove one of the two rows, or the passage both hold, so that the held-out rows stay unseen.",
     "contamination": "Remove the row, or what it took from the evaluation file, or the figures of that file say nothing.",

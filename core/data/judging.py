@@ -31,7 +31,7 @@ from core.data.quality import Quality, ScoredRow, Worst, quality
 from core.data.record import Message, PromptRow, Reject, Split, student_messages
 from core.data.rule_plugins import failures, load_rules
 from core.data.rules import Rule, judge
-from core.data.shapes import Draft, Shape, draft_of
+from core.data.shapes import Draft, Shape, draft_of, stray_answer
 from core.data.shingles import Runs, normalise
 from core.data.source import Line
 from core.data.split import score, side
@@ -168,6 +168,8 @@ class Judge:
         flaws = judge(subject, self._settings.rules, rules)
         if flaws and flaws[-1].severity is Severity.ERROR:
             return _set_aside(flaws[-1], where, draft)
+        if stray := stray_answer(draft):
+            flaws = (*flaws, stray)
         shaping = draft.shaping()
         return _Row(
             where=where,

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from core.data.flaws import Flaw
+from core.contract import Severity
+from core.data.flaws import REMEDIES, Flaw
 from core.data.turns import Turn, read_chat, read_tools
 
 Shape = Literal["record", "chat", "alpaca", "sharegpt", "prompt"]
@@ -25,6 +26,7 @@ _NAMES: Mapping[Shape, Mapping[str, str]] = {
 }
 _PLACES: Mapping[Shape, str] = {"chat": "messages", "sharegpt": "conversations"}
 _FIELDS_CHARS = 300
+_ANSWER_NAMES = ("completion", "response", "answer", "output", "reply", "assistant", "chosen")
 _TOOL_FIELDS = ("requires_json", "tool_name", "tool_schema")
 _KNOWN = frozenset({*_TOOL_FIELDS, "tools"})
 
@@ -102,6 +104,17 @@ def _wrapped(record: dict[str, Any]) -> str:
     lists = (name for name, value in record.items() if isinstance(value, list) and value and isinstance(value[0], dict))
     name = next((name for name in lists if _shape_of(record[name][0])), None)
     return f"; {name[:40]!r} holds a list of {len(record[name])} records: save it as a file of its own" if name else ""
+
+
+def stray_answer(draft: Draft) -> Flaw | None:
+    """Return the warning that a row without an answer has one under a name that no shape gives it."""
+    if draft.completion is not None or not draft.extra:
+        return None
+    for name in _ANSWER_NAMES:
+        if isinstance(text := draft.extra.get(name), str) and text.strip():
+            reason = f"the row has no answer, but a field {name!r}, which is kept among the unknown ones"
+            return Flaw("answer-elsewhere", name, text, reason, Severity.WARNING, REMEDIES["answer-elsewhere"])
+    return None
 
 
 def _shape_of(record: dict[str, Any]) -> Shape | None:

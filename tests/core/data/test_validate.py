@@ -385,6 +385,20 @@ def test_personal_data_is_replaced_everywhere_and_only_counted(workspace: Worksp
     assert not [path for path in folder.rglob("*") if address.encode() in path.read_bytes()]
 
 
+def test_an_answer_under_another_name_is_told_and_kept(workspace: Workspace, tmp_path: Path) -> None:
+    lines = [{"prompt": f"Question {n}?", "response": f"Answer {n}."} for n in range(9)]
+    lines += [{"prompt": "A question?", "completion": "An answer.", "response": "Another."}]
+    lines += [{"prompt": "Why?", "response": " "}, {"prompt": "Who?", "response": 3}]
+    source = put(tmp_path / "a.jsonl", lines)
+
+    dataset = published([source], workspace)
+
+    told = [warning for warning in warnings_of(workspace, dataset) if warning.code == "answer-elsewhere"]
+    assert [warning.where for warning in told] == [f"{source}:{n}" for n in range(1, 10)]
+    assert told[0].reason == "the row has no answer, but a field 'response', which is kept among the unknown ones"
+    assert rows_of(workspace, dataset)[0].extra == {"response": "Answer 0."}
+
+
 def test_answers_can_be_required(workspace: Workspace, tmp_path: Path) -> None:
     lines = [{"prompt": f"Question {n}?", "completion": f"Answer {n}."} for n in range(9)]
     source = put(tmp_path / "a.jsonl", [*lines, {"prompt": "Question 9?"}])
