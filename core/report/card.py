@@ -81,7 +81,7 @@ def sections(card: Card, *, drawn: bool = True) -> tuple[Section, ...]:
         _rows(card),
         _origin(card),
         Section(heading="What a row holds", tables=(_table("Fields", ("field", "meaning"), _FIELDS),)),
-        _lengths(known, drawn),
+        _lengths(card, drawn),
         *_languages(known),
         *_labels(known, drawn),
         *_tools(known),
@@ -93,17 +93,21 @@ def sections(card: Card, *, drawn: bool = True) -> tuple[Section, ...]:
 
 
 def _table(title: str, titles: Iterable[str], rows: Iterable[Iterable[Cell]], notes: Iterable[str] = ()) -> Table:
-    """Return a table whose columns of numbers are to the right."""
+    """Return a table whose columns of numbers and of shares are to the right."""
     cells = tuple(tuple(row) for row in rows)
     columns = tuple(
         Column(
             key=head,
             title=head,
-            align="right" if cells and all(isinstance(row[place], int | float) for row in cells) else "left",
+            align="right" if cells and all(_is_number(row[place]) for row in cells) else "left",
         )
         for place, head in enumerate(titles)
     )
     return Table(title=title, columns=columns, rows=cells, notes=tuple(notes))
+
+
+def _is_number(cell: Cell) -> bool:
+    return isinstance(cell, int | float) or (isinstance(cell, str) and cell[:1].isdigit() and cell.endswith("%"))
 
 
 def _rows(card: Card) -> Section:
@@ -136,17 +140,16 @@ def _origin(card: Card) -> Section:
     )
 
 
-def _lengths(known: CorpusStatistics, drawn: bool) -> Section:
+def _lengths(card: Card, drawn: bool) -> Section:
+    known = card.statistics
     named = [(_PARTS[part], "characters", found) for part, found in known.characters.items()]
     named += [("whole chat", "tokens", known.tokens)] if known.tokens else []
     named += [("whole chat", "turns", known.turns)] if known.turns else []
     titles = ("of", "in", "rows", "mean", "least", "5 %", "median", "95 %", "99 %", "most")
     rows = [(of, unit, d.rows, round(d.mean, 1), d.minimum, d.p5, d.p50, d.p95, d.p99, d.maximum) for of, unit, d in named]
-    text = (
-        ()
-        if known.tokens
-        else ("Tokens were not counted: the student's tokenizer was not at hand, or data.token_rules is off.",)
-    )
+    asked = card.config.get("token_rules")
+    why = "the student's tokenizer was not at hand" if asked else "data.token_rules is off"
+    text = () if known.tokens else (f"Tokens were not counted: {why}.",)
     shown = [(f"Length of the {part}", found, "characters") for part, found in known.characters.items() if part != "prompt"]
     shown += [("Tokens of a whole chat", known.tokens, "tokens")] if known.tokens else []
     charts = tuple(_length_chart(*chart) for chart in shown) if drawn else ()
