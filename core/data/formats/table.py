@@ -89,7 +89,10 @@ def read(source: Source, reading: Reading, limit: int) -> Iterator[Line]:
     csv.field_size_limit(max(csv.field_size_limit(), limit))
     rows = _Rows(source, reading, limit)
     header: list[str] | None = None
-    for cells in rows.cells(_dialect(source.name, reading.head(_HEADER_BYTES))):
+    dialect = _dialect(source.name, reading.head(_HEADER_BYTES))
+    for cells in rows.cells(dialect):
+        if header is None and dialect.named and rows.first == 1:
+            continue
         if header is None:
             header = _names(cells, f"{source.name}:{rows.first}")
             continue
@@ -104,17 +107,24 @@ def _names(cells: list[str] | Flaw, where: str) -> list[str]:
 
 
 class _Dialect(NamedTuple):
-    """What parts the cells, and whether a space stands behind each of them that is no part of the next cell."""
+    """What parts the cells, and whether a space stands behind each of them that is no part of the next cell.
+
+    `named` says that the first line is no header but Excel's `sep=;`, which names what parts the cells.
+    """
 
     delimiter: str
     spaced: bool
+    named: bool
 
 
 def _dialect(name: str, head: bytes) -> _Dialect:
     """Return how the header's names are parted: by comma, semicolon, tab or bar, with a space behind each or not."""
-    first = head.removeprefix(BOM).lstrip().partition(b"\n")[0].decode(errors="replace")
+    first, _, _ = head.removeprefix(BOM).lstrip().decode(errors="replace").partition("\n")
+    named = first.casefold().startswith("sep=") and len(first.rstrip("\r")) == len("sep=") + 1
+    if named:
+        return _Dialect(first[len("sep=")], spaced=False, named=True)
     delimiter = max(_TAB_FIRST if ".tsv" in name.lower() else _DELIMITERS, key=first.count)
-    return _Dialect(delimiter, 0 < first.count(delimiter) == first.count(f"{delimiter} "))
+    return _Dialect(delimiter, spaced=0 < first.count(delimiter) == first.count(f"{delimiter} "), named=False)
 
 
 def _record(header: list[str], cells: list[str]) -> dict[str, Any] | Flaw:

@@ -57,6 +57,16 @@ def test_bars_and_spaces_around_separators_are_read(tmp_path: Path, comma: str) 
     ]
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("separator", [";", ",", "|", "\t", "^"])
+def test_excels_line_that_names_the_separator_is_no_header(tmp_path: Path, mark: str, separator: str) -> None:
+    text = f"{mark}sep={separator}\r\nprompt{separator}completion\r\na b{separator}c d\r\n"
+
+    found = lines_of(tmp_path / "a.csv", text)
+
+    assert told(found) == [(3, {"prompt": "a b", "completion": "c d"})]
+
+
 def test_a_space_behind_a_separator_stays_where_the_header_has_none(tmp_path: Path) -> None:
     assert told(lines_of(tmp_path / "a.csv", "prompt,completion\na, b\n")) == [(2, {"prompt": "a", "completion": " b"})]
 
