@@ -17,6 +17,7 @@ from core.data.formats.recognise import KNOWN, is_known, recognise
 from core.data.formats.stream import BOM
 from core.data.source import Source
 from core.errors import BadConfig, SourceMissing
+from core.report.visible import visible
 
 _CHUNK_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
@@ -124,7 +125,7 @@ def _some(name: str, path: Path, candidates: list[Path]) -> list[Path]:
 
 def _missing(name: str, why: str, path: Path) -> SourceMissing:
     return SourceMissing(
-        f"source {name} {why} (looked at {path.absolute()})",
+        visible(f"source {name} {why} (looked at {path.absolute()})"),
         remedy=f"Name a file of records ({KNOWN}), a folder, a glob, or hf:owner/dataset; a relative path starts at the "
         "current folder.",
     )

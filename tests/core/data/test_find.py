@@ -65,6 +65,14 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
         paths_of(tmp_path / "a.jsonl")
 
 
+def test_a_name_of_two_lines_is_told_in_one(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissing) as caught:
+        paths_of(tmp_path / "rows\nnew.jsonl")
+
+    assert len(str(caught.value).splitlines()) == 2
+    assert "rows\\nnew.jsonl does not exist" in caught.value.problem
+
+
 def test_a_file_whose_name_is_no_utf_8_is_read_and_told(tmp_path: Path) -> None:
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl"))).write_bytes(ROW)
     assert paths_of(tmp_path) == [f"{tmp_path}/caf\N{REPLACEMENT CHARACTER}.jsonl"]
