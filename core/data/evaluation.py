@@ -2,7 +2,8 @@
 
 A text of fewer words than a passage has is looked for by its own length, so one pass over a row's words for each length that
 occurs, whatever the number of texts. Texts of fewer words than `duplicates.quoted_words` are everyday phrases ("in the old
-town"): they count only as a whole row, as in overlap.py.
+town"): they count only as a whole row, as in overlap.py. Those that more than `template_rows` rows quote are phrases too ("which
+of the following is true").
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ from core.data.source import Source
 _TEXTS_AT_ONCE = 256
 _LONGEST_CHARS = 10_000_000  # of a record
 _SIZES = 128  # of passages and quotes in words: data.duplicates.passage_words is at most 100
+_PLACE_BITS = 32
+
+Found = npt.NDArray[np.int64]
+"""For each text which quote it holds (its number in the index) and, in the lower bits, where; -1 without one."""
 
 
 class Quotable(Contract):
@@ -62,15 +67,17 @@ class Evaluation:
                 self.quotes.add(Runs(whole, np.array([0, len(whole)], dtype=np.uint64)))
                 self._sizes.add(size)
 
-    def held_in(self, file: PassageFile, quotes: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    def held_in(self, file: PassageFile, quotes: Found) -> Found:
         """Return for each row where it holds a passage of these files, else its quote, as `place_of` reads it, -1 for neither."""
         if not len(self.passages):
             return quotes
-        found = quotes.copy()
+        texts, text_of, rows = np.unique(quotes >> _PLACE_BITS, return_inverse=True, return_counts=True)
+        found = np.where((texts < 0) | (rows > self._limits.template_rows), np.int64(-1), texts)[text_of]
+        found = np.where(found < 0, found, quotes)
         for start, runs in file.read(PASSAGE_ROWS):
-            first = _told(self.passages.find(runs).first, self._limits.passage_words)
-            rows = slice(start, start + len(first))
-            found[rows] = np.where(first >= 0, first, quotes[rows])
+            first = self.passages.find(runs).first
+            here = slice(start, start + len(first))
+            found[here] = np.where(first >= 0, first * _SIZES + self._limits.passage_words, found[here])
         return found
 
     def kept_shares(self) -> tuple[float, float]:
@@ -91,31 +98,28 @@ class QuoteFinder:
         hashes = np.frombuffer(quotable.hashes, dtype=np.uint64)
         self._index.add(Runs(hashes, np.array([0, len(hashes)], dtype=np.uint64)))
 
-    def find(self, normal_texts: Sequence[str]) -> npt.NDArray[np.int32]:
-        """Return for each text where the first of its longest quotes stands, as `place_of` reads it, -1 without one."""
+    def find(self, normal_texts: Sequence[str]) -> Found:
+        """Return for each text the first of its longest quotes, and where it stands as `place_of` reads it, -1 without one."""
         if not self._sizes:
-            return np.full(len(normal_texts), -1, dtype=np.int32)
+            return np.full(len(normal_texts), -1, dtype=np.int64)
         parts = [self._in_chunk(chunk) for chunk in chunks(normal_texts)]
-        return np.concatenate([np.empty(0, dtype=np.int32), *parts])
+        return np.concatenate([np.empty(0, dtype=np.int64), *parts])
 
-    def _in_chunk(self, chunk: Sequence[str]) -> npt.NDArray[np.int32]:
+    def _in_chunk(self, chunk: Sequence[str]) -> Found:
         words = hashed_words(chunk)
         first = np.searchsorted(words.text_of, np.arange(len(chunk)))
-        found = np.full(len(chunk), -1, dtype=np.int32)
+        found = np.full(len(chunk), -1, dtype=np.int64)
         for size, hashes, starts in runs_by_size(words, self._sizes):
-            hits = starts[self._index.holds(hashes)][::-1]
-            texts = words.text_of[hits]
-            found[texts] = _told(hits - first[texts], size)
+            held = np.flatnonzero(self._index.holds(hashes))[::-1]  # backwards, so that the first is written last
+            texts = words.text_of[starts[held]]
+            quotes = np.searchsorted(self._index.hashes, hashes[held]).astype(np.int64)
+            found[texts] = quotes << _PLACE_BITS | ((starts[held] - first[texts]) * _SIZES + size)
         return found
 
 
 def place_of(found: int) -> tuple[int, int]:
     """Return where a passage or a quote begins, in words from the start of its text, and how many words it has."""
-    return divmod(found, _SIZES)
-
-
-def _told(places: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-    return np.where(places < 0, -1, places * _SIZES + size)
+    return divmod(found & ((1 << _PLACE_BITS) - 1), _SIZES)
 
 
 def _leaves(tree: Any) -> Iterator[str]:

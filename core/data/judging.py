@@ -19,7 +19,7 @@ import pyarrow as pa
 from core.contract import Contract, Finding, Severity
 from core.data import rows_file
 from core.data.decisions import DROPPED, TEXT_FIELDS, Decision, decided, keepable
-from core.data.evaluation import Quotable, QuoteFinder
+from core.data.evaluation import Found, Quotable, QuoteFinder
 from core.data.flaws import EXCERPT_CHARS, Flaw
 from core.data.languages import main_language
 from core.data.limits import CoverageLimits, PrivacyLimits, QualityWeights, RuleLimits
@@ -78,7 +78,7 @@ class Judged:
     answer_chars: npt.NDArray[np.uint32]
     fingerprints: Fingerprints
     passages: Runs
-    quotes: npt.NDArray[np.int32]
+    quotes: Found
 
 
 @dataclass

@@ -97,7 +97,9 @@ class DuplicateLimits(Section):
         description="Share of passages that rows on two sides of the split have in common to be told",
     )
     template_rows: int = Field(
-        default=25, ge=2, description="A passage that more rows hold is a template, which gives no held-out row away"
+        default=25,
+        ge=2,
+        description="What more rows say is a template: such a passage gives no held-out row away, quotes no short evaluation text",
     )
     quoted_words: int = Field(
         default=5, ge=3, le=100, description="Words from which on a whole text of an evaluation file counts as quoted"

@@ -42,7 +42,7 @@ class Settlement:
     def write(self, path: Path, evaluation: Evaluation, logs: Logs) -> tuple[Finding, ...]:
         """Write the rows with their splits, warn of those that are alike, and return what passages could not tell."""
         alike = self.clusters.duplicates()
-        contaminated = evaluation.held_in(self._intake.passages, np.frombuffer(self._intake.quotes, dtype=np.int32))
+        contaminated = evaluation.held_in(self._intake.passages, np.frombuffer(self._intake.quotes, dtype=np.int64))
         leaks, looked_for = find_leaks(self._intake.passages, self.held_out, self._limits)
         start = 0
         with RowsWriter(path) as writer:

@@ -52,7 +52,7 @@ class Intake:
     def __init__(self, config: DataConfig, sources: Sequence[Source], scratch: Path, logs: Logs) -> None:
         self.statistics = Statistics(config.coverage)
         self.places = array("d")
-        self.quotes = array("i")
+        self.quotes = array("q")
         self.passages = PassageFile(scratch / "passages.bin")
         self.deduplicator = Deduplicator(scratch / "signatures", threshold=config.duplicates.threshold)
         self.records = 0

@@ -87,6 +87,21 @@ def test_a_long_passage_is_told_before_a_quote_and_rows_without_either_are_not(t
     assert evaluation.kept_shares() == (1.0, 1.0)
 
 
+def test_a_short_text_that_very_many_rows_quote_is_a_phrase(tmp_path: Path) -> None:
+    evaluation = evaluation_of(tmp_path, ["which of the following is true", "who painted the old mill"])
+    rows = [f"{number}: which of the following is true?" for number in range(26)]
+    rows += [f"{number}: who painted the old mill?" for number in range(25)]
+
+    quotes = QuoteFinder(evaluation.quotable()).find([normalise(row) for row in rows])
+
+    with closing(PassageFile(tmp_path / "passages.bin")) as file:
+        file.add(passages_of(rows), np.ones(len(rows), dtype=np.bool_))
+        held = evaluation.held_in(file, quotes)
+    assert (quotes >= 0).all()
+    assert (held >= 0).tolist() == [False] * 26 + [True] * 25
+    assert passage_at(rows[-1], *place_of(int(held[-1]))) == "who painted the old mill"
+
+
 def test_more_short_texts_than_may_be_kept_are_told(tmp_path: Path) -> None:
     texts = [f"what is question number {number}" for number in range(3000)]
 
