@@ -55,6 +55,11 @@ class Workspace:
         """The decisions people made about rows."""
         return self.root / "decisions" / "data.jsonl"
 
+    @property
+    def privacy_audit(self) -> Path:
+        """The lines about what each run did about personal data; only ever added to."""
+        return self.root / "audit" / "privacy.jsonl"
+
     def ledger(self, name: str) -> Path:
         """Return the path of a SQLite ledger."""
         return self.root / "ledger" / f"{name}.sqlite"

@@ -35,8 +35,7 @@ class Coverage:
         """Count one kept row by its fields; a list counts each of its values once."""
         self._rows += 1
         for field in self._limits.fields:
-            values = _values(extra.get(field))
-            if values:
+            if field in extra and (values := _values(extra[field])):
                 self._labelled[field] += 1
                 self._count(field, values)
 

@@ -46,10 +46,13 @@ def read_decisions(path: Path) -> dict[str, Decision]:
     if not path.is_file():
         return found
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
         try:
             decision = Decision.model_validate_json(line)
         except ValidationError as error:
-            why = error.errors()[0]["msg"]
+            first = error.errors()[0]
+            why = f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}"
             raise BrokenRecord(
                 f"{path}:{number} is no decision: {why}", remedy="Take the line out; the rest stays."
             ) from error

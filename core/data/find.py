@@ -1,10 +1,15 @@
-"""What a name stands for: files, folders, globs, the builtin source, datasets of the Hugging Face hub; each found and hashed."""
+"""What a name stands for: files, folders, globs, the builtin source, datasets of the Hugging Face hub; each found and hashed.
+
+In folders and globs hidden files are left out, and what edgekiln itself wrote in a workspace among them, unless it is named.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import platform
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from core.data import docs, hub
@@ -12,10 +17,14 @@ from core.data.formats.recognise import KNOWN, is_known, recognise
 from core.data.formats.stream import BOM
 from core.data.source import Source
 from core.errors import BadConfig, SourceMissing
+from core.report.visible import visible
 
 _CHUNK_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
+_WILD = "*?["
 BUILTIN = "builtin:"
+_MADE_FIRST = frozenset({"artifacts", "staging", "quarantine"})  # a folder with these three is a workspace
+_MADE = _MADE_FIRST | {"audit", "current", "decisions", "ledger", "runs"}
 
 
 def find_sources(name: str, builtin_rows: int) -> dict[Path | str, Source]:
@@ -64,9 +73,8 @@ def _files_of(name: str) -> list[Path]:
         return _some(name, path, [file for file in _walk(path) if is_known(file)])
     if path.is_file():
         return [path]
-    if any(mark in name for mark in "*?[") and not path.exists():
-        base = Path(path.anchor)
-        matches = sorted(base.glob(str(path.relative_to(path.anchor))))
+    if any(mark in name for mark in _WILD) and not path.exists():
+        matches = _matching(path)
         return _some(name, path, [match for match in matches if is_known(match)] or matches)
     kind = "is not a regular file" if path.exists() else "does not exist"
     raise _missing(name, kind, path)
@@ -82,9 +90,26 @@ def _walk(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders.sort()
-        found += [Path(place) / file for file in files]
+        made = _MADE if _MADE_FIRST.issubset(folders) else frozenset[str]()
+        folders[:] = sorted(name for name in folders if name not in made and not name.startswith("."))
+        found += [Path(place) / file for file in files if not file.startswith(".")]
     return sorted(found)
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """Return what matches a glob, by the rules of `_walk` below the part of it that has no wildcard."""
+    plain = list(takewhile(lambda part: not any(mark in part for mark in _WILD), pattern.parts))
+    base, rest = Path(*plain), pattern.parts[len(plain) :]
+    hidden = any(part.startswith(".") for part in rest)
+    found = (match for match in base.glob("/".join(rest)))
+    return sorted(match for match in found if not _left_out(base, match.relative_to(base).parts, hidden))
+
+
+def _left_out(base: Path, parts: Sequence[str], hidden: bool) -> bool:
+    if not hidden and any(part.startswith(".") for part in parts):
+        return True
+    above = (base.joinpath(*parts[:level]) for level, part in enumerate(parts) if part in _MADE)
+    return any(all((folder / name).is_dir() for name in _MADE_FIRST) for folder in above)
 
 
 def _refuse(error: OSError) -> None:
@@ -100,7 +125,7 @@ def _some(name: str, path: Path, candidates: list[Path]) -> list[Path]:
 
 def _missing(name: str, why: str, path: Path) -> SourceMissing:
     return SourceMissing(
-        f"source {name} {why} (looked at {path.absolute()})",
+        visible(f"source {name} {why} (looked at {path.absolute()})"),
         remedy=f"Name a file of records ({KNOWN}), a folder, a glob, or hf:owner/dataset; a relative path starts at the "
         "current folder.",
     )

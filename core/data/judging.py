@@ -19,17 +19,19 @@ import pyarrow as pa
 from core.contract import Contract, Finding, Severity
 from core.data import rows_file
 from core.data.decisions import DROPPED, TEXT_FIELDS, Decision, decided, keepable
+from core.data.evaluation import Found, Quotable, QuoteFinder
 from core.data.flaws import EXCERPT_CHARS, Flaw
 from core.data.languages import main_language
 from core.data.limits import CoverageLimits, PrivacyLimits, QualityWeights, RuleLimits
+from core.data.name_finders import load_name_finder
 from core.data.near_duplicates import Fingerprints, fingerprint_normal
 from core.data.overlap import passages_of_normal
-from core.data.privacy import PrivacyReport, PrivacyTally, redact, redact_flaw
+from core.data.privacy import REDACTED, PrivacyReport, PrivacyTally, redact, redact_flaw
 from core.data.quality import Quality, ScoredRow, Worst, quality
 from core.data.record import Message, PromptRow, Reject, Split, student_messages
 from core.data.rule_plugins import failures, load_rules
 from core.data.rules import Rule, judge
-from core.data.shapes import Draft, Shape, draft_of
+from core.data.shapes import Draft, Shape, draft_of, stray_answer
 from core.data.shingles import Runs, normalise
 from core.data.source import Line
 from core.data.split import score, side
@@ -56,6 +58,7 @@ class Settings(Contract):
     listed_worst: int
     decisions: dict[str, Decision] = {}
     student: Student | None = None
+    quotable: Quotable = Quotable()
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Judged:
     answer_chars: npt.NDArray[np.uint32]
     fingerprints: Fingerprints
     passages: Runs
+    quotes: Found
 
 
 @dataclass
@@ -110,9 +114,11 @@ class Judge:
         self._lenient = tuple(
             replace(rule, severity=Severity.WARNING) if keepable(rule.code) else rule for rule in self._rules
         )
-        self._privacy = PrivacyTally(settings.privacy)
+        self._names = load_name_finder(settings.privacy)
+        self._privacy = PrivacyTally(settings.privacy, self._names)
         self._statistics = Statistics(settings.coverage)
         self._worst = Worst(settings.listed_worst)
+        self._quotes = QuoteFinder(settings.quotable)
         self._waiting: dict[int, list[_Row]] = {}
 
     def judge(self, number: int, lines: Sequence[Line]) -> Judged:
@@ -131,7 +137,7 @@ class Judge:
         if self._counter and self._settings.student:
             kept, rows = self._fitting(self._counter, self._settings.student, kept, rows, rejects)
         self._waiting[number] = rows
-        return _judged(kept, rejects, shapes, rows, self._settings.passage_words)
+        return self._together(kept, rejects, shapes, rows)
 
     def settle(self, number: int, stayed: Sequence[bool]) -> None:
         """Count those of a batch's kept rows that no earlier row makes needless."""
@@ -162,6 +168,8 @@ class Judge:
         flaws = judge(subject, self._settings.rules, rules)
         if flaws and flaws[-1].severity is Severity.ERROR:
             return _set_aside(flaws[-1], where, draft)
+        if stray := stray_answer(draft):
+            flaws = (*flaws, stray)
         shaping = draft.shaping()
         return _Row(
             where=where,
@@ -190,12 +198,10 @@ class Judge:
 
     def _draft(self, record: dict[str, Any]) -> Draft | Flaw:
         if self._settings.privacy.redact:
-            redacted = redact(record, self._settings.privacy)
+            redacted = redact(record, self._settings.privacy, self._names)
             self._privacy.add(redacted)
-            if redacted.excess:
-                most = self._settings.privacy.max_values
-                reason = f"the row holds more personal values than data.privacy.max_values {most}"
-                return Flaw("personal-data-excess", None, "<REDACTED>", reason)
+            if redacted.refusal:
+                return redacted.refusal
             record = redacted.tree
         return draft_of(record, self._settings.shape)
 
@@ -204,15 +210,42 @@ class Judge:
         if not self._settings.privacy.redact:
             return draft
         texts = texts_of(draft)
-        redacted = redact(texts, self._settings.privacy)
-        return replace(draft, **(dict.fromkeys(texts, "<REDACTED>") if redacted.excess else redacted.tree))
+        redacted = redact(texts, self._settings.privacy, self._names)
+        return replace(draft, **(dict.fromkeys(texts, REDACTED) if redacted.refusal else redacted.tree))
 
     def _without_personal_data(self, flaw: Flaw) -> Flaw:
-        return redact_flaw(flaw, self._settings.privacy) if self._settings.privacy.redact else flaw
+        return redact_flaw(flaw, self._settings.privacy, self._names) if self._settings.privacy.redact else flaw
+
+    def _together(
+        self, kept: list[int], rejects: list[tuple[int, Reject]], shapes: Counter[str], rows: list[_Row]
+    ) -> Judged:
+        normal = [{name: normalise(text) for name in _TEXTS if (text := row.shaping[name])} for row in rows]
+        said = [" ".join(text for name, text in texts.items() if name != "system") for texts in normal]
+        count = len(rows)
+        return Judged(
+            kept=kept,
+            rejects=rejects,
+            warnings=[(place, flaw.at(row.where, row.row_id)) for place, row in enumerate(rows) for flaw in row.flaws],
+            shapes=shapes,
+            rows=rows_file.columns_of([{**row.shaping, "row_id": row.row_id, "extra": row.draft.extra} for row in rows]),
+            keys=np.fromiter((_key(row.shaping, texts) for row, texts in zip(rows, normal, strict=True)), np.uint64, count),
+            places=np.fromiter((row.place for row in rows), np.float64, count),
+            answer_chars=np.fromiter((len(row.draft.completion or "") for row in rows), np.uint32, count),
+            # question, context and answer make two rows alike; not the hint, which many rows share
+            fingerprints=fingerprint_normal(said),
+            passages=passages_of_normal(said, self._settings.passage_words),
+            quotes=self._quotes.find(said),
+        )
 
     def _count(self, row: _Row) -> None:
-        prompt = prompt_row(row.draft, row.row_id, side(row.place, self._settings.held_out_share))
-        self._statistics.add(prompt, flaws=row.flaws, tokens=row.tokens, language=row.language, quality=row.quality.score)
+        self._statistics.add(
+            row.draft,
+            split=side(row.place, self._settings.held_out_share),
+            flaws=row.flaws,
+            tokens=row.tokens,
+            language=row.language,
+            quality=row.quality.score,
+        )
         if self._worst.takes(row.quality.score):
             self._worst.add(
                 ScoredRow(
@@ -270,33 +303,16 @@ def prompt_row(draft: Draft, row_id: str, split: Split) -> PromptRow:
     )
 
 
-def _judged(
-    kept: list[int], rejects: list[tuple[int, Reject]], shapes: Counter[str], rows: list[_Row], passage_words: int
-) -> Judged:
-    normal = [{name: normalise(text) for name in _TEXTS if (text := row.shaping[name])} for row in rows]
-    said = [" ".join(text for name, text in texts.items() if name != "system") for texts in normal]
-    count = len(rows)
-    return Judged(
-        kept=kept,
-        rejects=rejects,
-        warnings=[(place, flaw.at(row.where, row.row_id)) for place, row in enumerate(rows) for flaw in row.flaws],
-        shapes=shapes,
-        rows=rows_file.columns_of([{**row.shaping, "row_id": row.row_id, "extra": row.draft.extra} for row in rows]),
-        keys=np.fromiter((_key(row.shaping, texts) for row, texts in zip(rows, normal, strict=True)), np.uint64, count),
-        places=np.fromiter((row.place for row in rows), np.float64, count),
-        answer_chars=np.fromiter((len(row.draft.completion or "") for row in rows), np.uint32, count),
-        # question, context and answer make two rows alike; not the hint, which many rows share
-        fingerprints=fingerprint_normal(said),
-        passages=passages_of_normal(said, passage_words),
-    )
-
-
 def _key(shaping: dict[str, Any], normal: dict[str, str]) -> int:
     """Return a hash of all that shapes the chat, in which case, white space and the kind of quotes do not count."""
     others = {name: _normal(value) for name, value in shaping.items() if value and name not in normal}
     answered = shaping["completion"] is not None
-    digest = hashlib.blake2b(canonical_json([normal, others, answered]), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+    hashed = hashlib.blake2b(canonical_json([others, answered]) if others else b"%d" % answered, digest_size=8)
+    for name in _TEXTS:  # each with its length before it, so that no text reads on into the next
+        text = normal.get(name, "").encode("utf-8", "surrogatepass")
+        hashed.update(b"|%d|" % len(text))
+        hashed.update(text)
+    return int.from_bytes(hashed.digest(), "little")
 
 
 def _normal(tree: Any) -> Any:

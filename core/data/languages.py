@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?…])\s|\n")
 _FENCE = "```"
+_NO_LETTERS = bytes(byte for byte in range(256) if byte >= 128 or not chr(byte).isalpha())
 
 
 def language_of(text: str) -> tuple[str, float]:
@@ -56,6 +57,9 @@ def _languages_in(text: str, known: tuple[str, ...], chunk_chars: int, min_confi
 
 def _is_prose(piece: str) -> bool:
     """Say whether letters make most of a piece; tables and formulas have no language."""
+    # the letters of ASCII alone are counted thirty times as fast, and mostly they are enough
+    if 2 * len(piece.encode("utf-8", "surrogatepass").translate(None, _NO_LETTERS)) > len(piece):
+        return True
     return 2 * sum(map(str.isalpha, piece)) > len(piece)
 
 

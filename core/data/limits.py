@@ -80,7 +80,7 @@ class PrivacyLimits(Section):
 
     kinds: tuple[PersonalKind, ...] = Field(
         default=("secret", "email", "iban", "card", "national-id", "phone", "ip", "address"),
-        description="What is redacted; `name` needs a model that finds names",
+        description="What is redacted; `name` needs a package that finds names (entry-point group edgekiln.name_finders)",
     )
     regions: tuple[str, ...] = Field(default=("CA", "FR", "GB"), description="Where a phone number may lack +NN")
     redact: bool = Field(default=False, description="Replace personal data and secrets by placeholders")
@@ -92,4 +92,18 @@ class DuplicateLimits(Section):
 
     threshold: float = Field(default=0.75, ge=0.5, le=1, description="Estimated Jaccard similarity of near duplicates")
     passage_words: int = Field(default=12, ge=4, le=100, description="Words in a row that two texts share to overlap")
+    min_shared: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of passages that rows on two sides of the split have in common to be told",
+    )
+    template_rows: int = Field(
+        default=25,
+        ge=2,
+        description="What more rows say is a template: such a passage gives no held-out row away, quotes no short evaluation text",
+    )
+    quoted_words: int = Field(
+        default=5, ge=3, le=100, description="Words from which on a whole text of an evaluation file counts as quoted"
+    )
     max_passages: int = Field(default=20_000_000, ge=1000, description="Passages looked for at most, 10 bytes each")

@@ -1,7 +1,7 @@
 """Texts that hold passages of other texts: held-out rows in the training rows, evaluation files in either.
 
-A passage is 12 words in a row, as in datatrove's decontamination; a text with fewer words must be equal as a whole, so a
-short question that a longer text quotes is not found. Only one side is kept, as 64-bit hashes.
+A passage is 12 words in a row, as in datatrove's decontamination; a text with fewer words must be equal as a whole (a short
+evaluation text that a longer row quotes is found by evaluation.py). Only one side is kept, as 64-bit hashes.
 """
 
 from __future__ import annotations
@@ -73,6 +73,12 @@ class PassageIndex:
         return len(self._hashes)
 
     @property
+    def hashes(self) -> Hashes:
+        """Return what the index holds, sorted."""
+        self._merge()
+        return self._hashes
+
+    @property
     def kept_share(self) -> float:
         """Return the share of all passages that the index can know."""
         self._merge()
@@ -87,10 +93,9 @@ class PassageIndex:
 
     def find(self, passages: Runs) -> Overlaps:
         """Return which passages of a batch of texts are in the index."""
-        self._merge()
         offsets = passages.offsets.astype(np.int64)
         counts = np.diff(offsets)
-        known = self._known(passages.hashes)
+        known = self.holds(passages.hashes)
         hits = np.flatnonzero(known)
         text_of = np.searchsorted(offsets, hits, side="right") - 1
         found = np.bincount(text_of, minlength=len(counts)).astype(np.int64)
@@ -98,7 +103,9 @@ class PassageIndex:
         first[text_of[::-1]] = (hits - offsets[text_of])[::-1]
         return Overlaps(passages=counts, hits=found, first=first)
 
-    def _known(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
+    def holds(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
+        """Say of each hash whether it is in the index."""
+        self._merge()
         if self._sieve is None:
             self._sieve = _sieve_of(self._hashes)
         known = _pass(self._sieve, hashes)

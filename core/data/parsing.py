@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
 from typing import Any, NoReturn
 
@@ -42,8 +43,10 @@ def parse_value(text: str) -> Any:
 def _broken(text: str, error: ValueError) -> Flaw:
     if isinstance(error, _Refused):
         return Flaw(error.code, None, text, str(error))
-    why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-    return Flaw("json-broken", None, text, f"no JSON: {why}")
+    if not isinstance(error, json.JSONDecodeError):  # of Python's limit for whole numbers
+        return Flaw("json-not-finite", None, text, f"a whole number has > {sys.get_int_max_str_digits()} digits")
+    ends = "; its lines end with CR alone" if error.msg == "Extra data" and text[error.pos - 1] == "\r" else ""
+    return Flaw("json-broken", None, text, f"no JSON: {error.msg.removesuffix(' at')} at column {error.colno}{ends}")
 
 
 def _unfit(text: str, value: Any) -> Flaw | None:

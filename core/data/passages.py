@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from core.data.shingles import Runs
 
+PASSAGE_ROWS = 4096  # read at a time
+
 
 class PassageFile:
     """8 bytes a passage on disk, 4 bytes a row in memory."""

@@ -1,7 +1,7 @@
 """The privacy pass, opt-in: personal data and secrets out of a row's texts, placeholders in; counted by kind, never kept.
 
-What each kind looks like is in personal_patterns.py and secret_patterns.py. Names of people need a model; without one they
-are not looked for, and the report says so.
+What each kind looks like is in personal_patterns.py and secret_patterns.py. Names of people need a model, which other packages
+bring (name_finders.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from core.data.secret_patterns import secrets_in
 
 NameFinder = Callable[[str], Iterable[tuple[int, int]]]
 
+REDACTED = "<REDACTED>"
 _ROUNDS = 8  # each takes something out; text that still shows values after so many is made to
 
 # What is found first wins where two overlap.
@@ -35,13 +36,17 @@ _FINDERS: tuple[tuple[PersonalKind, Callable[[str], Iterator[tuple[int, int]]]],
 _WITH_DIGITS = frozenset({"iban", "card", "national-id", "phone", "ip", "address"})
 
 
+class NamesUnknown(ValueError):
+    """A finder of names failed on a text, so nobody can say that no name is left in it."""
+
+
 @dataclass(frozen=True)
 class Redacted:
-    """A row's tree without its personal data; `excess` when there was too much to go on with, and `tree` is None."""
+    """A row's tree without its personal data; `tree` is None when that could not be had, and `refusal` says why, without values."""
 
     tree: Any
     counts: Counter[PersonalKind]
-    excess: bool = False
+    refusal: Flaw | None = None
 
 
 class PrivacyReport(Contract):
@@ -66,8 +71,8 @@ class PrivacyTally:
     def add(self, redacted: Redacted) -> None:
         """Count one row."""
         self._rows += 1
-        self._set_aside += redacted.excess
-        self._redacted += bool(redacted.counts) and not redacted.excess
+        self._set_aside += redacted.refusal is not None
+        self._redacted += bool(redacted.counts) and redacted.refusal is None
         self._counts.update(redacted.counts)
 
     def report(self) -> PrivacyReport:
@@ -109,7 +114,10 @@ def redact(tree: Any, limits: PrivacyLimits, names: NameFinder | None = None) ->
     counts: Counter[PersonalKind] = Counter()
     numbers: Counter[PersonalKind] = Counter()
     for _ in range(_ROUNDS):
-        found = [(text, find(text, limits, names)) for text in _texts(tree)]
+        try:
+            found = [(text, find(text, limits, names)) for text in _texts(tree)]
+        except NamesUnknown as error:
+            return Redacted(None, counts, _refusal("personal-data-unchecked", f"names could not be looked for: {error}"))
         if not any(spans for _, spans in found):
             return Redacted(tree, counts)
         for text, spans in found:
@@ -119,16 +127,21 @@ def redact(tree: Any, limits: PrivacyLimits, names: NameFinder | None = None) ->
                     numbers[kind] += 1
                     placeholders[value] = f"<{kind.upper().replace('-', '_')}_{numbers[kind]}>"
         if len(placeholders) > limits.max_values:
-            return Redacted(None, counts, excess=True)
+            reason = f"the row holds {len(placeholders)} personal values > data.privacy.max_values {limits.max_values}"
+            return Redacted(None, counts, _refusal("personal-data-excess", reason))
         tree = _mapped(tree, partial(_replaced, dict(found), placeholders))
-    return Redacted(None, counts, excess=True)
+    return Redacted(None, counts, _refusal("personal-data-excess", f"after {_ROUNDS} rounds there is still personal data"))
+
+
+def _refusal(code: str, reason: str) -> Flaw:
+    return Flaw(code, None, REDACTED, reason)
 
 
 def redact_flaw(flaw: Flaw, limits: PrivacyLimits, names: NameFinder | None = None) -> Flaw:
     """Return a flaw whose value and reason hold no personal data; call it before `Flaw.at` cuts the excerpt."""
     redacted = redact({"value": flaw.value, "reason": flaw.reason}, limits, names)
-    if redacted.excess:
-        return replace(flaw, value="<REDACTED>", reason=f"the reason of {flaw.code} holds personal data")
+    if redacted.refusal:
+        return replace(flaw, value=REDACTED, reason=f"the reason of {flaw.code} holds personal data")
     return replace(flaw, value=redacted.tree["value"], reason=redacted.tree["reason"])
 
 

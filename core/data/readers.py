@@ -39,7 +39,10 @@ def open_sources(names: Sequence[str], builtin_rows: int) -> list[Source]:
             if place in found or not _needs_look(source) or _holds_record(source)
         }
         if not kept:
-            raise SourceEmpty(f"source {name} holds 0 records", remedy="Put one JSON object on each line, or name another.")
+            raise SourceEmpty(
+                f"source {name} holds 0 records",
+                remedy="Write records into it, such as one JSON object on each line, or name another.",
+            )
         found.update(kept)
     return sorted(found.values(), key=lambda source: (source.sha256, source.name))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import islice
+from operator import eq
 
 from core.data.limits import RuleLimits
 
@@ -30,6 +32,8 @@ def repetition_of(text: str, limits: RuleLimits) -> tuple[str, str] | None:
 
 
 def _word_run(words: list[str], most: int) -> tuple[str, str] | None:
+    if not any(map(eq, words, islice(words, 1, None))):
+        return None
     run, before = 1, ""
     for word in words:
         run = run + 1 if word == before else 1
@@ -65,7 +69,8 @@ def _character(folded: str, most: float) -> tuple[str, str] | None:
 
 def _ngrams(words: list[str], limits: RuleLimits) -> tuple[str, str] | None:
     total = sum(map(len, words))
-    heaviest = sorted((count * len(word) for word, count in Counter(words).items() if count > 1), reverse=True)
+    counts = Counter(words)
+    heaviest = sorted([count * len(word) for word, count in counts.items() if count > 1], reverse=True)
     for size, most in ((2, limits.max_top_2gram), (3, limits.max_top_3gram), (4, limits.max_top_4gram)):
         if sum(heaviest[:size]) <= most * total:  # no n-gram can hold more than its words do
             continue
@@ -73,7 +78,12 @@ def _ngrams(words: list[str], limits: RuleLimits) -> tuple[str, str] | None:
         share = count * sum(map(len, gram)) / total
         if count > 1 and share > most:
             return " ".join(gram), f"the commonest {size} words make {share:.0%} > data.rules.max_top_{size}gram {most:.0%}"
-    return _duplicate_5grams(words, total, limits.max_duplicate_5gram)
+    return _duplicate_5grams(words, total, limits.max_duplicate_5gram) if _repeats_in_a_row(words, counts, 5) else None
+
+
+def _repeats_in_a_row(words: list[str], counts: Counter[str], size: int) -> bool:
+    """Say whether so many words in a row all stand elsewhere too, without which no run of so many can stand twice."""
+    return b"\1" * size in bytes([counts[word] > 1 for word in words])
 
 
 def _grams(words: list[str], size: int) -> list[tuple[str, ...]]:

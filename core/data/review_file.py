@@ -31,11 +31,13 @@ def read_list(path: Path) -> list[dict[str, str]]:
     SourceMissing, NotUtf8, or BrokenRecord that names the line.
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise BrokenRecord(f"{path} has > {_MOST_BYTES} bytes", remedy="Take the list in parts.")
-        text = _decoded(path, path.read_bytes())
+        with path.open("rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)  # a device has no size that could be asked for
     except OSError as error:
         raise SourceMissing(f"{path} cannot be read: {error.strerror}", remedy="Name the list that was edited.") from error
+    if len(data) > _MOST_BYTES:
+        raise BrokenRecord(f"{path} has > {_MOST_BYTES} bytes", remedy="Take the list in parts.")
+    text = _decoded(path, data)
     entries = list(_from_json_lines(path, text) if _is_json(path) else _from_csv(path, text))
     if entries and not {"decision", "row_id"} <= set(entries[0]):
         missing = ", ".join(sorted({"decision", "row_id"} - set(entries[0])))

@@ -30,13 +30,13 @@ class RuleMistake(ValueError):
     """An entry point or a rule does not keep to the interface."""
 
 
-class _Guard:
+class Guard:
     """Holds what a foreign function raised, as an error of its author's must not end the run."""
 
     def __init__(self) -> None:
         self.raised: BaseException | None = None
 
-    def __enter__(self) -> _Guard:
+    def __enter__(self) -> Guard:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, at: TracebackType | None) -> bool:
@@ -55,24 +55,24 @@ class GuardedCheck:
 
     def __call__(self, subject: Subject, limits: RuleLimits) -> Flaw | None:
         """Return the flaw, None when there is none or when the check failed."""
-        with _Guard() as guard:
+        with Guard() as guard:
             flaw = self.check(subject, limits)
             if flaw is not None and not (isinstance(flaw, Flaw) and flaw.code == self.code):
                 raise RuleMistake(f"the check of {self.code} returned {type(flaw).__name__}, not a flaw of its own code")
             return flaw
         self.failures += 1
-        self.first = self.first or _told(guard.raised)
+        self.first = self.first or told(guard.raised)
         return None
 
 
 def load_rules() -> tuple[tuple[Rule, ...], tuple[Finding, ...]]:
     """Return edgekiln's own rules followed by all foreign ones, guarded, and a finding for each that cannot be used."""
     rules, findings = list(RULES), []
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (_origin(entry), entry.name)):
-        with _Guard() as guard:
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (origin(entry), entry.name)):
+        with Guard() as guard:
             rules += _rules_of(entry, {rule.code for rule in rules})
         if guard.raised:
-            findings.append(_finding(_origin(entry), entry.name, f"cannot be loaded: {_told(guard.raised)}"))
+            findings.append(_finding(origin(entry), entry.name, f"cannot be loaded: {told(guard.raised)}"))
     return tuple(rules), tuple(findings)
 
 
@@ -96,7 +96,7 @@ def _rules_of(entry: EntryPoint, taken: set[str]) -> list[Rule]:
         if rule.code in taken:
             raise RuleMistake(f"the code {rule.code} is taken")
         taken.add(rule.code)
-    return [_guarded(rule, _origin(entry)) for rule in rules]
+    return [_guarded(rule, origin(entry)) for rule in rules]
 
 
 def _guarded(rule: Rule, origin: str) -> Rule:
@@ -104,11 +104,13 @@ def _guarded(rule: Rule, origin: str) -> Rule:
     return replace(rule, check=check, distribution=origin)
 
 
-def _origin(entry: EntryPoint) -> str:
+def origin(entry: EntryPoint) -> str:
+    """Return the distribution an entry point comes from, with its version."""
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
 
 
-def _told(raised: BaseException | None) -> str:
+def told(raised: BaseException | None) -> str:
+    """Return what was raised, in a few words."""
     return f"{type(raised).__name__}: {raised}"[:_MESSAGE_CHARS]
 
 

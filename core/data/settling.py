@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from core.contract import Finding, Severity
 from core.data.clusters import Clusters
+from core.data.evaluation import Evaluation, place_of
 from core.data.flaws import Flaw
-from core.data.overlap import PassageIndex, passage_at, passages_of
-from core.data.passages import those
-from core.data.readers import read_lines
+from core.data.leakage import Leaks, find_leaks
+from core.data.limits import DuplicateLimits
+from core.data.overlap import passage_at
 from core.data.record import Split
 from core.data.rows_file import RowsWriter
-from core.data.source import Source
 from core.data.split import border_place, group_places
 from core.data.streaming import Intake, Logs
 
-_PASSAGE_ROWS = 4096
-_EVALUATION_TEXTS = 256
 _MEMBERS_SHOWN = 20
-_EVALUATION_CHARS = 10_000_000  # the longest record of an evaluation file
 
 
 class Settlement:
     """The decisions about all kept rows, made once and written down."""
 
-    def __init__(self, intake: Intake, held_out_share: float, words: int, max_passages: int) -> None:
+    def __init__(self, intake: Intake, held_out_share: float, limits: DuplicateLimits) -> None:
         self._intake = intake
-        self._words = words
-        self._max_passages = max_passages
+        self._limits = limits
         self.clusters = intake.deduplicator.clusters()
         self.held_out = _held_out(np.frombuffer(intake.places), self.clusters, held_out_share)
         self.kept: dict[Split, int] = {"train": int((~self.held_out).sum()), "held_out": int(self.held_out.sum())}
@@ -43,57 +39,42 @@ class Settlement:
         self.moved_to_train = int((alone & ~self.held_out).sum())
         self.moved_to_held_out = int((~alone & self.held_out).sum())
 
-    def write(self, path: Path, evaluation: Sequence[Source], logs: Logs) -> tuple[Finding, ...]:
+    def write(self, path: Path, evaluation: Evaluation, logs: Logs) -> tuple[Finding, ...]:
         """Write the rows with their splits, warn of those that are alike, and return what passages could not tell."""
-        others = self.clusters.representative
         alike = self.clusters.duplicates()
-        named = _evaluation_index(evaluation, self._words, self._max_passages)
-        held_out = self._held_out_index()
-        found = self._overlaps(named, held_out)
+        contaminated = evaluation.held_in(self._intake.passages, np.frombuffer(self._intake.quotes, dtype=np.int64))
+        leaks, looked_for = find_leaks(self._intake.passages, self.held_out, self._limits)
         start = 0
         with RowsWriter(path) as writer:
             for batch in self._intake.spooled():
-                rows = range(start, start + len(batch))
-                writer.write(batch, ["held_out" if self.held_out[row] else "train" for row in rows])
-                ids = batch.column("row_id")
-                for row in rows:
+                writer.write(batch, ["held_out" if side else "train" for side in self.held_out[start : start + len(batch)]])
+                here = slice(start, start + len(batch))
+                for place in np.flatnonzero(alike[here] | (leaks.of[here] >= 0) | (contaminated[here] >= 0)).tolist():
+                    row = start + place
+                    row_id, text = batch.column("row_id")[place].as_py(), _said(batch, place)
                     if alike[row]:
-                        flaw = self._near_duplicate(batch.column("user")[row - start].as_py(), row, int(others[row]))
-                        logs.warning(self._intake.where(row), ids[row - start].as_py(), flaw)
-                    for code, places in found.items():
-                        if places[row] >= 0:
-                            flaw = self._overlap(code, _said(batch, row - start), int(places[row]))
-                            logs.warning(self._intake.where(row), ids[row - start].as_py(), flaw)
+                        logs.warning(self._intake.where(row), row_id, self._near_duplicate(batch, place, row))
+                    if leaks.of[row] >= 0:
+                        logs.warning(self._intake.where(row), row_id, self._leak(leaks, row, text))
+                    if contaminated[row] >= 0:
+                        logs.warning(self._intake.where(row), row_id, _contamination(int(contaminated[row]), text))
                 start += len(batch)
-        return tuple(_partly(index) for index in (named, held_out) if index.kept_share < 1)
+        return tuple(_partly(share) for share in (looked_for, *evaluation.kept_shares()) if share < 1)
 
-    def _near_duplicate(self, text: str, row: int, other: int) -> Flaw:
-        similarity, where = float(self.clusters.similarity[row]), self._intake.where(other)
+    def _near_duplicate(self, batch: pa.RecordBatch, place: int, row: int) -> Flaw:
+        similarity, where = float(self.clusters.similarity[row]), self._intake.where(int(self.clusters.representative[row]))
         says = "says the same as" if self.clusters.equal[row] else f"resembles, by {similarity:.0%},"
-        return Flaw("near-duplicate", "user", text, f"the row {says} {where}")
+        return Flaw("near-duplicate", "user", batch.column("user")[place].as_py(), f"the row {says} {where}")
 
-    def _overlap(self, code: str, text: str, place: int) -> Flaw:
-        passage = passage_at(text, place, self._words)
-        what = "a held-out row" if code == "split-overlap" else "data.evaluation_files"
-        return Flaw(code, "user", passage, f"the row holds a passage of {what}")
-
-    def _held_out_index(self) -> PassageIndex:
-        index = PassageIndex(self._max_passages)
-        for start, passages in self._intake.passages.read(_PASSAGE_ROWS):
-            held_out = self.held_out[start : start + len(passages.offsets) - 1]
-            index.add(those(passages, held_out))
-        return index
-
-    def _overlaps(self, named: PassageIndex, held_out: PassageIndex) -> dict[str, npt.NDArray[np.int32]]:
-        """Return by code for each row the place of its first passage that is found, in words, -1 without one."""
-        found = {code: np.full(len(self._intake), -1, dtype=np.int32) for code in ("split-overlap", "contamination")}
-        for start, passages in self._intake.passages.read(_PASSAGE_ROWS):
-            rows = slice(start, start + len(passages.offsets) - 1)
-            unseen = np.where(self.held_out[rows], -1, held_out.find(passages).first)
-            found["split-overlap"][rows] = unseen
-            if len(named):
-                found["contamination"][rows] = named.find(passages).first
-        return found
+    def _leak(self, leaks: Leaks, row: int, text: str) -> Flaw:
+        where = self._intake.where(int(leaks.of[row]))
+        part = (
+            f"its passages are those of held-out {where}"
+            if leaks.own[row]
+            else f"the passages of held-out {where} stand in it"
+        )
+        reason = f"{leaks.shares[row]:.0%} of {part} >= data.duplicates.min_shared {self._limits.min_shared:.0%}"
+        return Flaw("split-overlap", "user", passage_at(text, int(leaks.places[row]), self._limits.passage_words), reason)
 
     def write_clusters(self, path: Path, most: int) -> None:
         """Write the largest clusters, each with its representative and some of its rows."""
@@ -127,37 +108,19 @@ def _said(batch: Any, row: int) -> str:
     return "\n".join(text for text in texts if text)
 
 
-def _evaluation_index(sources: Sequence[Source], words: int, most: int) -> PassageIndex:
-    index = PassageIndex(most)
-    texts: list[str] = []
-    for source in sources:
-        for line in read_lines(source, _EVALUATION_CHARS):
-            if not isinstance(line.record, Flaw):
-                texts.extend(_leaves(line.record))
-            if len(texts) >= _EVALUATION_TEXTS:
-                index.add(passages_of(texts, words))
-                texts = []
-    index.add(passages_of(texts, words))
-    return index
+def _contamination(found: int, text: str) -> Flaw:
+    place, words = place_of(found)
+    return Flaw(
+        "contamination", "user", passage_at(text, place, words), f"the row holds {words} words of data.evaluation_files"
+    )
 
 
-def _leaves(tree: Any) -> Iterator[str]:
-    if isinstance(tree, str):
-        yield tree
-    elif isinstance(tree, dict):
-        for value in tree.values():
-            yield from _leaves(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _leaves(value)
-
-
-def _partly(index: PassageIndex) -> Finding:
+def _partly(looked_for: float) -> Finding:
     return Finding(
         code="data-overlap-partly-checked",
         severity=Severity.INFO,
         where="data.duplicates.max_passages",
-        evidence=f"{index.kept_share:.0%} of the passages were looked for",
+        evidence=f"{looked_for:.0%} of the passages were looked for",
         cause="there are more passages than data.duplicates.max_passages, so one that stands alone may have been missed",
         remedy="Raise data.duplicates.max_passages; each takes 10 bytes of memory.",
     )

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from core.data.flaws import Flaw
+from core.contract import Severity
+from core.data.flaws import REMEDIES, Flaw
 from core.data.turns import Turn, read_chat, read_tools
 
 Shape = Literal["record", "chat", "alpaca", "sharegpt", "prompt"]
@@ -24,6 +25,8 @@ _NAMES: Mapping[Shape, Mapping[str, str]] = {
     "prompt": {"system": "system", "prompt": "user", "context": "context", "completion": "completion"},
 }
 _PLACES: Mapping[Shape, str] = {"chat": "messages", "sharegpt": "conversations"}
+_FIELDS_CHARS = 300
+_ANSWER_NAMES = ("completion", "response", "answer", "output", "reply", "assistant", "chosen")
 _TOOL_FIELDS = ("requires_json", "tool_name", "tool_schema")
 _KNOWN = frozenset({*_TOOL_FIELDS, "tools"})
 
@@ -74,12 +77,44 @@ def draft_of(record: dict[str, Any], shape: Literal["auto"] | Shape) -> Draft | 
     """Read a record in the given shape, or in the one it shows by its fields. A field that is null is one that is not there."""
     found = _shape_of(record) if shape == "auto" else shape
     if found is None:
-        fields = ", ".join(sorted(record)[:8]) or "no field"
-        return Flaw("shape-unknown", None, record, f"no known shape has these fields: {fields}")
+        fields = ", ".join(sorted(record)[:8])[:_FIELDS_CHARS] or "no field"
+        return Flaw("shape-unknown", None, record, f"no known shape has these fields: {fields}{_wrapped(record)}")
     tool = _tool_fields(record)
     if isinstance(tool, Flaw):
         return tool
-    return _from_chat(record, found, tool) if found in _PLACES else _from_fields(record, found, tool)
+    if found == "prompt" and isinstance(record.get("prompt"), list):
+        return _from_chat(_joined(record), found, tool, "prompt + completion", ("prompt", "completion"))
+    if found in _PLACES:
+        return _from_chat(record, found, tool, _PLACES[found], (_PLACES[found],))
+    return _from_fields(record, found, tool)
+
+
+def _joined(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the turns of prompt and completion, as TRL has them, as one list beside them."""
+    answer = record.get("completion")
+    turns = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
+    return {
+        **record,
+        "prompt + completion": [*record["prompt"], *(turns if isinstance(turns, list) else [turns] if turns else [])],
+    }
+
+
+def _wrapped(record: dict[str, Any]) -> str:
+    """Say which field looks like the records themselves, as in a file {"data": [...]}."""
+    lists = (name for name, value in record.items() if isinstance(value, list) and value and isinstance(value[0], dict))
+    name = next((name for name in lists if _shape_of(record[name][0])), None)
+    return f"; {name[:40]!r} holds a list of {len(record[name])} records: save it as a file of its own" if name else ""
+
+
+def stray_answer(draft: Draft) -> Flaw | None:
+    """Return the warning that a row without an answer has one under a name that no shape gives it."""
+    if draft.completion is not None or not draft.extra:
+        return None
+    for name in _ANSWER_NAMES:
+        if isinstance(text := draft.extra.get(name), str) and text.strip():
+            reason = f"the row has no answer, but a field {name!r}, which is kept among the unknown ones"
+            return Flaw("answer-elsewhere", name, text, reason, Severity.WARNING, REMEDIES["answer-elsewhere"])
+    return None
 
 
 def _shape_of(record: dict[str, Any]) -> Shape | None:
@@ -142,18 +177,19 @@ def _pairs(history: object) -> tuple[Turn, ...] | Flaw:
     return tuple(turns)
 
 
-def _from_chat(record: dict[str, Any], shape: Shape, tool: dict[str, Any]) -> Draft | Flaw:
-    place = _PLACES[shape]
+def _from_chat(
+    record: dict[str, Any], shape: Shape, tool: dict[str, Any], place: str, fields: tuple[str, ...]
+) -> Draft | Flaw:
     chat = read_chat(record.get(place), place)
     if isinstance(chat, Flaw):
         return chat
-    system, known = chat.system, {place, *_KNOWN}
+    system, known = chat.system, {place, *fields, *_KNOWN}
     if shape == "sharegpt" and system is None and isinstance(record.get("system"), str):
         system = record["system"]
         known.add("system")
     extra = _others(record, known)
     if not chat.whole:
-        extra[place] = record[place]
+        extra |= {name: record[name] for name in fields if record.get(name) is not None}
     return Draft(
         shape=shape,
         user=chat.user,

@@ -78,18 +78,44 @@ def shingles(normal_texts: Sequence[str], chars: int = SHINGLE_CHARS) -> Runs:
     return Runs(hashes[_inside(lengths, len(hashes), chars)], _offsets(lengths - chars + 1))
 
 
-def word_runs(normal_texts: Sequence[str], words: int) -> Runs:
-    """Return the hashes of every run of that many words; a text with fewer words is one run, one with none has none.
+@dataclass(frozen=True)
+class Words:
+    """The hashes of all words of many texts, in their order, and which text each is of."""
 
-    A word is a run of letters, digits and marks; everything between words counts as the same gap.
-    """
+    hashes: Hashes
+    text_of: npt.NDArray[np.int64]
+
+
+def hashed_words(normal_texts: Sequence[str]) -> Words:
+    """Return the words of texts; a word is a run of letters, digits and marks, everything between counts as the same gap."""
     codes = _codes("\0".join([text[:MAX_CHARS] for text in normal_texts]) + "\0")
     starts, ends = _word_bounds(codes)
-    text_of = np.searchsorted(np.flatnonzero(codes == 0), starts)
-    counts = np.bincount(text_of, minlength=len(normal_texts)).astype(np.int64)
-    hashed = _mixed(_spans(codes, starts, ends))
+    return Words(_mixed(_spans(codes, starts, ends)), np.searchsorted(np.flatnonzero(codes == 0), starts))
+
+
+def word_runs(normal_texts: Sequence[str], words: int) -> Runs:
+    """Return the hashes of every run of that many words; a text with fewer words is one run, one with none has none."""
+    found = hashed_words(normal_texts)
+    counts = np.bincount(found.text_of, minlength=len(normal_texts)).astype(np.int64)
+    hashed = found.hashes
     runs = _mixed(_windows(hashed, words)) if len(hashed) >= words else hashed[:0]
     return _with_short_texts(hashed, runs, counts, words)
+
+
+def runs_by_size(words: Words, sizes: Sequence[int]) -> Iterator[tuple[int, Hashes, npt.NDArray[np.int64]]]:
+    """Yield for each size, ascending, the hashes of the runs of so many words that lie in one text, and where each begins.
+
+    They are those of `word_runs`, got one from another, so that all sizes together cost little more than the longest.
+    """
+    rolling, done = words.hashes, 1
+    for size in sorted(sizes):
+        if size > len(words.hashes):
+            return
+        for step in range(done, size):
+            rolling = rolling[:-1] * np.uint64(_FACTOR) + words.hashes[step:]
+        done = size
+        starts = np.flatnonzero(words.text_of[: len(rolling)] == words.text_of[size - 1 :])
+        yield size, _mixed(rolling[starts]), starts
 
 
 def words_of(normal_text: str) -> list[str]:

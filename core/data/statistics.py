@@ -17,6 +17,7 @@ from core.data.histogram import Distribution, Histogram
 from core.data.limits import CoverageLimits
 from core.data.privacy import PrivacyReport
 from core.data.record import PromptRow, Split
+from core.data.shapes import Draft
 
 Part = Literal["question", "prompt", "answer"]
 
@@ -108,8 +109,9 @@ class Statistics:
 
     def add(
         self,
-        row: PromptRow,
+        row: PromptRow | Draft,
         *,
+        split: Split,
         flaws: Sequence[Flaw],
         tokens: int | None,
         language: str | None,
@@ -117,7 +119,7 @@ class Statistics:
     ) -> None:
         """Count a kept row; `flaws` are its warnings, `tokens` those of the whole chat, None for what is not known."""
         self._rows += 1
-        self._splits[row.split] += 1
+        self._splits[split] += 1
         self._count_texts(row)
         if tokens is not None:
             self._tokens.add(tokens)
@@ -129,10 +131,11 @@ class Statistics:
         self._tools.add(row)
         self._findings.update((flaw.code, flaw.severity) for flaw in flaws)
 
-    def _count_texts(self, row: PromptRow) -> None:
+    def _count_texts(self, row: PromptRow | Draft) -> None:
         question, answered = len(row.user), row.completion is not None or bool(row.answer_tool_calls)
         shown = question + len(row.system or "") + len(row.context or "")
-        shown += sum(len(turn.content) for turn in row.history) + sum(len(turn.content) for turn in row.steps)
+        if row.history or row.steps:
+            shown += sum(len(turn.content) for turn in (*row.history, *row.steps))
         self._characters["question"].add(question)
         self._characters["prompt"].add(shown)
         if row.completion:  # the text of an answer that is a tool call alone is empty
@@ -208,7 +211,7 @@ class _Tools:
         self.offering = self.calling = self.json = 0
         self.names: Counter[str] | None = Counter()
 
-    def add(self, row: PromptRow) -> None:
+    def add(self, row: PromptRow | Draft) -> None:
         names = {tool["function"]["name"] for tool in row.tools} | ({row.tool_name} if row.tool_name else set())
         self.offering += bool(names)
         self.calling += bool(row.answer_tool_calls) or any(turn.tool_calls for turn in (*row.history, *row.steps))

@@ -52,6 +52,7 @@ class Intake:
     def __init__(self, config: DataConfig, sources: Sequence[Source], scratch: Path, logs: Logs) -> None:
         self.statistics = Statistics(config.coverage)
         self.places = array("d")
+        self.quotes = array("q")
         self.passages = PassageFile(scratch / "passages.bin")
         self.deduplicator = Deduplicator(scratch / "signatures", threshold=config.duplicates.threshold)
         self.records = 0
@@ -135,6 +136,7 @@ class Intake:
         if len(rows):
             spool.write_batch(rows)
         self.places.frombytes(judged.places[stayed].tobytes())
+        self.quotes.frombytes(judged.quotes[stayed].tobytes())
         for place in np.flatnonzero(stayed):
             self._row_sources.append(batch.source)
             self._row_lines.append(int(batch.lines[judged.kept[place]].where.rpartition(":")[2]))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TextIO
 
 from core.config import DataConfig
 from core.contract import Finding, Limit, Severity, Stage
-from core.data import docs, rows_file
+from core.data import docs, privacy_audit, rows_file
 from core.data.card import FILE, README, card_of, describe
 from core.data.crew import open_crew
 from core.data.decisions import DROPPED, Decision, digest, read_decisions
+from core.data.evaluation import Evaluation, Quotable
 from core.data.flaw_log import FlawLog
 from core.data.judging import Settings, Totals
+from core.data.name_finders import load_name_finder
 from core.data.privacy import PrivacyReport, joined
 from core.data.quality import Worst
 from core.data.readers import Source, open_sources
@@ -33,13 +36,13 @@ from core.report.card_markdown import write_card
 from core.stage import Facts, Order, produce
 from core.workspace import Workspace
 
-_VERSION = 2
+_VERSION = 3
 _WORST_SHOWN = 3
 _RULES_SHOWN = 10
 _WORTH_WORKERS_BYTES = 8_000_000  # a worker takes half a second to start, in which this process judges as much
 _WORKERS = 2
 _WITHOUT_MEANING = frozenset(
-    {"rejects.jsonl", "warnings.jsonl", "worst.jsonl", "clusters.jsonl", "privacy.json", FILE, README}
+    {"rejects.jsonl", "warnings.jsonl", "worst.jsonl", "clusters.jsonl", privacy_audit.REPORT, FILE, README}
 )
 
 
@@ -55,17 +58,23 @@ def validate(
     sources = open_sources(config.sources, config.builtin_rows)
     evaluation = open_sources(config.evaluation_files, config.builtin_rows)
     decisions = read_decisions(workspace.decisions)
+    load_name_finder(config.privacy)  # what is missing is told before the sources are read
     order = Order(
         noun=Dataset,
         stage=Stage.DATA,
         version=_VERSION,
         config=config,
         inputs=(*(source.sha256 for source in sources), *digest(decisions)),
-        tools=_tools(evaluation, student),
+        tools={**_tools(evaluation, student), **privacy_audit.tools(config.privacy)},
         limits=_limits(config),
     )
     read = _Read(sources, evaluation, decisions, student, order.identity()[:12])
+    since = datetime.now(UTC)
     dataset = produce(order, workspace, on_event, lambda content: _work(read, config, content, on_event))
+    if config.privacy.redact:
+        folder = workspace.folder(dataset.stage, dataset.artifact_id)
+        line = privacy_audit.audit(workspace.privacy_audit, folder, dataset, config.privacy, since)
+        on_event(Note(stage=Stage.DATA, text=privacy_audit.told(line)))
     for finding in dataset.findings:  # a reused dataset tells them again
         on_event(Found(stage=Stage.DATA, finding=finding))
     _refuse_bad(dataset, config, on_event)
@@ -104,6 +113,7 @@ def _work(read: _Read, config: DataConfig, content: Path, on_event: OnEvent) -> 
     for source in read.sources:
         if source.data is not None:
             write_atomic(content / docs.FILE, source.data)
+    exams = Evaluation(read.evaluation, config.duplicates)
     scratch = content.parent / "scratch"
     scratch.mkdir(exist_ok=True)
     with (
@@ -113,13 +123,11 @@ def _work(read: _Read, config: DataConfig, content: Path, on_event: OnEvent) -> 
     ):
         logs = intake.logs
         workers = _WORKERS if sum(source.size_bytes for source in read.sources) > _WORTH_WORKERS_BYTES else 0
-        with open_crew(_settings(config, read), workers, scratch) as crew:
+        with open_crew(_settings(config, read, exams.quotable()), workers, scratch) as crew:
             intake.read(crew, on_event)
             totals = crew.totals()
-        settlement = Settlement(
-            intake, config.held_out_share, config.duplicates.passage_words, config.duplicates.max_passages
-        )
-        partly = settlement.write(content / rows_file.FILE, read.evaluation, logs)
+        settlement = Settlement(intake, config.held_out_share, config.duplicates)
+        partly = settlement.write(content / rows_file.FILE, exams, logs)
     settlement.write_clusters(content / "clusters.jsonl", config.listed_warnings)
     statistics = _statistics(intake, settlement, totals, logs)
     redactions = _write_beside(content, config, totals)
@@ -147,7 +155,7 @@ def _logs(config: DataConfig, rejects: TextIO, warnings: TextIO) -> Logs:
     return Logs(FlawLog(rejects, Severity.ERROR), FlawLog(warnings, Severity.WARNING, config.listed_warnings))
 
 
-def _settings(config: DataConfig, read: _Read) -> Settings:
+def _settings(config: DataConfig, read: _Read, quotable: Quotable) -> Settings:
     return Settings(
         shape=config.shape,
         answers=config.answers,
@@ -160,6 +168,7 @@ def _settings(config: DataConfig, read: _Read) -> Settings:
         listed_worst=config.listed_worst,
         decisions=read.decisions,
         student=read.student if read.student and read.student.folder else None,
+        quotable=quotable,
     )
 
 
@@ -183,7 +192,7 @@ def _write_beside(content: Path, config: DataConfig, totals: Sequence[Totals]) -
     if not config.privacy.redact:
         return None
     report = joined([total.privacy for total in totals])
-    write_atomic(content / "privacy.json", report.model_dump_json(indent=2).encode())
+    write_atomic(content / privacy_audit.REPORT, report.model_dump_json(indent=2).encode())
     return report
 
 

@@ -16,7 +16,7 @@ def artifact_table(artifact: Artifact) -> Table:
     rows: list[tuple[Cell, ...]] = [
         ("artifact", artifact.artifact_id),
         ("created", utc(artifact.created_at)),
-        ("made from", ", ".join(f"{ref.stage.value} {ref.artifact_id}" for ref in artifact.parents) or "nothing"),
+        *_made_from(artifact),
         ("verdict", "passed" if artifact.verdict.passed else "failed"),
         *(("limit not met", reason) for reason in unmet(artifact)),
         *((name, _value(value)) for name, value in sorted(artifact.metrics.items())),
@@ -26,6 +26,12 @@ def artifact_table(artifact: Artifact) -> Table:
     ]
     columns = (Column(key="fact", title="fact"), Column(key="value", title="value"))
     return Table(title=f"{artifact.stage.value} {artifact.artifact_id}", columns=columns, rows=tuple(rows))
+
+
+def _made_from(artifact: Artifact) -> list[tuple[Cell, ...]]:
+    """Return the artifacts this one was made from; a dataset has none, its sources are told among its own facts."""
+    parents = ", ".join(f"{ref.stage.value} {ref.artifact_id}" for ref in artifact.parents)
+    return [("made from", parents)] if parents else []
 
 
 def _own(artifact: Artifact) -> list[tuple[Cell, ...]]:

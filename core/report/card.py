@@ -72,8 +72,8 @@ def main_languages(counts: Mapping[str, int], least: float = 0.05) -> dict[str, 
     return {code: rows / total for code, rows in counts.items() if rows >= least * total}
 
 
-def sections(card: Card) -> tuple[Section, ...]:
-    """Return the card's sections."""
+def sections(card: Card, *, drawn: bool = True) -> tuple[Section, ...]:
+    """Return the card's sections; with `drawn` false without charts, whose library takes longer to load than a small pass."""
     known = card.statistics
     about = [Section(heading="What it is", text=tuple(card.about.splitlines()))] if card.about.strip() else []
     return (
@@ -81,29 +81,33 @@ def sections(card: Card) -> tuple[Section, ...]:
         _rows(card),
         _origin(card),
         Section(heading="What a row holds", tables=(_table("Fields", ("field", "meaning"), _FIELDS),)),
-        _lengths(known),
+        _lengths(card, drawn),
         *_languages(known),
-        *_labels(known),
+        *_labels(known, drawn),
         *_tools(known),
-        _findings(card),
+        _findings(card, drawn),
         _privacy(known),
-        *([_quality(known.quality)] if known.quality else []),
+        *([_quality(known.quality, drawn)] if known.quality else []),
         _making(card),
     )
 
 
 def _table(title: str, titles: Iterable[str], rows: Iterable[Iterable[Cell]], notes: Iterable[str] = ()) -> Table:
-    """Return a table whose columns of numbers are to the right."""
+    """Return a table whose columns of numbers and of shares are to the right."""
     cells = tuple(tuple(row) for row in rows)
     columns = tuple(
         Column(
             key=head,
             title=head,
-            align="right" if cells and all(isinstance(row[place], int | float) for row in cells) else "left",
+            align="right" if cells and all(_is_number(row[place]) for row in cells) else "left",
         )
         for place, head in enumerate(titles)
     )
     return Table(title=title, columns=columns, rows=cells, notes=tuple(notes))
+
+
+def _is_number(cell: Cell) -> bool:
+    return isinstance(cell, int | float) or (isinstance(cell, str) and cell[:1].isdigit() and cell.endswith("%"))
 
 
 def _rows(card: Card) -> Section:
@@ -136,26 +140,20 @@ def _origin(card: Card) -> Section:
     )
 
 
-def _lengths(known: CorpusStatistics) -> Section:
+def _lengths(card: Card, drawn: bool) -> Section:
+    known = card.statistics
     named = [(_PARTS[part], "characters", found) for part, found in known.characters.items()]
     named += [("whole chat", "tokens", known.tokens)] if known.tokens else []
     named += [("whole chat", "turns", known.turns)] if known.turns else []
     titles = ("of", "in", "rows", "mean", "least", "5 %", "median", "95 %", "99 %", "most")
     rows = [(of, unit, d.rows, round(d.mean, 1), d.minimum, d.p5, d.p50, d.p95, d.p99, d.maximum) for of, unit, d in named]
-    text = (
-        ()
-        if known.tokens
-        else ("Tokens were not counted: the student's tokenizer was not at hand, or data.token_rules is off.",)
-    )
-    drawn = [
-        _length_chart(f"Length of the {part}", found, "characters")
-        for part, found in known.characters.items()
-        if part != "prompt"
-    ]
-    drawn += [_length_chart("Tokens of a whole chat", known.tokens, "tokens")] if known.tokens else []
-    return Section(
-        heading="Lengths", text=text, tables=(_table("Percentiles over rows", titles, rows),), charts=tuple(drawn)
-    )
+    asked = card.config.get("token_rules")
+    why = "the student's tokenizer was not at hand" if asked else "data.token_rules is off"
+    text = () if known.tokens else (f"Tokens were not counted: {why}.",)
+    shown = [(f"Length of the {part}", found, "characters") for part, found in known.characters.items() if part != "prompt"]
+    shown += [("Tokens of a whole chat", known.tokens, "tokens")] if known.tokens else []
+    charts = tuple(_length_chart(*chart) for chart in shown) if drawn else ()
+    return Section(heading="Lengths", text=text, tables=(_table("Percentiles over rows", titles, rows),), charts=charts)
 
 
 def _length_chart(title: str, found: Distribution, unit: str) -> Chart:
@@ -179,13 +177,13 @@ def _languages(known: CorpusStatistics) -> list[Section]:
     return [Section(heading="Languages", tables=(table,))]
 
 
-def _labels(known: CorpusStatistics) -> list[Section]:
+def _labels(known: CorpusStatistics, drawn: bool) -> list[Section]:
     if not known.labels:
         return []
     tables = tuple(_label_table(label, known.rows) for label in known.labels)
-    drawn = [label for label in known.labels if label.commonest][:_DRAWN_FIELDS]
+    shown = [label for label in known.labels if label.commonest][:_DRAWN_FIELDS] if drawn else []
     return [
-        Section(heading="Labels", tables=tables, charts=tuple(chart for label in drawn for chart in _label_chart(label)))
+        Section(heading="Labels", tables=tables, charts=tuple(chart for label in shown for chart in _label_chart(label)))
     ]
 
 
@@ -237,18 +235,18 @@ def _tools(known: CorpusStatistics) -> list[Section]:
     return [Section(heading="Tools", tables=(_table("Use of tools", ("what", "number"), counts), *named))]
 
 
-def _findings(card: Card) -> Section:
+def _findings(card: Card, drawn: bool) -> Section:
     found = card.statistics.findings
     if not found:
         return Section(heading="Findings", text=("No rule found anything.",))
     rows = [(rule.severity.value, rule.code, rule.rows, card.remedies.get(rule.code, "")) for rule in found]
-    drawn = sorted(found, key=lambda rule: -rule.rows)[:_SHOWN_LABELS]
-    bars = _distinct((f"{rule.code} ({rule.severity.value})", rule.rows) for rule in drawn)
+    commonest = sorted(found, key=lambda rule: -rule.rows)[:_SHOWN_LABELS]
+    bars = _distinct((f"{rule.code} ({rule.severity.value})", rule.rows) for rule in commonest)
     return Section(
         heading="Findings",
         text=("Every record was judged by every rule. An error set the record aside, a warning kept it.",),
         tables=(_table("By rule", ("severity", "rule", "rows", "what to do"), rows),),
-        charts=_ranked("Findings by rule", "Rows in which each rule found something.", bars),
+        charts=_ranked("Findings by rule", "Rows in which each rule found something.", bars) if drawn else (),
     )
 
 
@@ -270,7 +268,7 @@ def _privacy(known: CorpusStatistics) -> Section:
     return Section(heading="Personal data", text=text, tables=tables)
 
 
-def _quality(found: QualityCount) -> Section:
+def _quality(found: QualityCount, drawn: bool) -> Section:
     width = 1 / len(found.bins)
     low = sum(found.bins[: round(_LOW_QUALITY / width)])
     bars = [(round(place * width, 4), round((place + 1) * width, 4), rows) for place, rows in enumerate(found.bins)]
@@ -278,8 +276,8 @@ def _quality(found: QualityCount) -> Section:
         f"A score from 0 to 1 by length, variety, language, encoding, ending and warnings; its mean is {found.mean:.2f}, and "
         f"{low:,} of {found.rows:,} rows are below {_LOW_QUALITY}."
     )
-    chart = histogram("Quality of rows", "Higher is better.", bars, x="quality score")
-    return Section(heading="Quality", text=(told,), charts=(chart,))
+    charts = (histogram("Quality of rows", "Higher is better.", bars, x="quality score"),) if drawn else ()
+    return Section(heading="Quality", text=(told,), charts=charts)
 
 
 def _making(card: Card) -> Section:

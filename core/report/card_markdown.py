@@ -82,7 +82,7 @@ def _data_files(card: Card) -> list[dict[str, Any]]:
 
 def body(card: Card) -> str:
     """Return the card without its front matter."""
-    parts = [f"# {markdown_line(card.title)}", markdown_line(lead(card)), *map(_section, sections(card))]
+    parts = [f"# {markdown_line(card.title)}", markdown_line(lead(card)), *map(_section, sections(card, drawn=False))]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 

@@ -85,6 +85,8 @@ def _text(table: Table, width: int) -> str:
     rows = [[shown(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
     console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=False)
     with console.capture() as capture:
+        if title := visible(table.title):  # as wide as the console; Rich's own would be broken at the table's edge
+            console.print(Text(title, overflow="fold"))
         console.print(_grid(table, rows, width) or _records(table, rows))
         for note in table.notes:
             console.print(Text(f"  {visible(note)}"))
@@ -97,8 +99,6 @@ def _grid(table: Table, rows: list[list[str]], width: int) -> RichTable | None:
     if not kept:
         return None
     drawn = RichTable(
-        title=Text(visible(table.title)),
-        title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
@@ -115,7 +115,6 @@ def _grid(table: Table, rows: list[list[str]], width: int) -> RichTable | None:
 def _records(table: Table, rows: list[list[str]]) -> RichTable:
     """Return the table with each row as lines of title and value."""
     drawn = RichTable.grid(padding=(0, _GAP_CHARS, 0, 0))
-    drawn.title, drawn.title_justify = Text(visible(table.title)), "left"
     drawn.add_column()
     drawn.add_column(overflow="fold")
     for row in rows:

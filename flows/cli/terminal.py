@@ -75,7 +75,7 @@ class Terminal:
         now = time.monotonic()
         first = self._seen.setdefault(name, now)
         if not self._console.is_terminal:
-            self._calm(name, now, f"{task}: {done:g}{'' if total is None else f'/{total:g}'} {unit}")
+            self._calm(name, now, f"{task}: {_number(done)}{'' if total is None else f'/{_number(total)}'} {unit}")
         elif now - first >= _SHOW_AFTER_S:
             self._bar(name, task, done, total)
         if total is not None and done >= total:
@@ -108,6 +108,10 @@ class Terminal:
             if self._live is not None:
                 self._live.stop()
             self._live, self._bars, self._seen = None, {}, {}
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else f"{value:g}"
 
 
 def _told_later(event: Event) -> bool:

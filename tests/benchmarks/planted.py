@@ -48,6 +48,27 @@ WARNINGS = {
     "length-ratio": "ratio-outlier",
     "contamination": "contamination",
 }
+# the share of near duplicates to be found, by the share of words edited; unrelated rows are as alike as those edited most
+NEAR_DUPLICATES = {0.005: 0.99, 0.01: 0.99, 0.02: 0.99, 0.05: 0.97, 0.1: 0.75}
+LOOKALIKES = 0.1  # at most, of rows with four words in ten edited
+PERSONAL = {
+    "pii-email": "email",
+    "pii-phone": "phone",
+    "pii-ip": "ip",
+    "pii-card": "card",
+    "pii-iban": "iban",
+    "pii-national-id": "national-id",
+    "secret-key": "secret",
+}
+PERSONAL_VALUES = (
+    "marie.tremblay@example.org",
+    "555 0199",
+    "203.0.113.77",
+    "4111 1111",
+    "3M02 606",
+    "130 692 544",
+    "Q4ZT7LMN2PXW8RVK",
+)
 _REPEATED = {"contamination", "wrong-language"}
 TOKEN_ERRORS = {"no-trainable-token": "no-trainable-token"}
 
@@ -67,6 +88,17 @@ def planted_at(truth: Path) -> dict[str, list[int]]:
         for record in map(json.loads, lines):
             planted.setdefault(record["kind"], []).append(record["line"])
     return planted
+
+
+def alike_shares(dataset: Path, truth: Path, kind: str) -> dict[float, float]:
+    """Return by edit rate the share of copies of a kind where the copy or its original is told to repeat another row."""
+    told = [found_at(dataset / name) for name in ("rejects.jsonl", "warnings.jsonl")]
+    repeats = {line for found in told for line, codes in found.items() if codes & {"near-duplicate", "duplicate"}}
+    hits: dict[float, list[bool]] = {}
+    for record in read_json_lines(truth):
+        if record["kind"] == kind:
+            hits.setdefault(record["edit_rate"], []).append(bool({record["line"], record["of"]} & repeats))
+    return {rate: sum(found) / len(found) for rate, found in sorted(hits.items())}
 
 
 def found_shares(dataset: Path, truth: Path, kinds: Iterable[str]) -> dict[str, float]:

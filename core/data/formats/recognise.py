@@ -18,13 +18,23 @@ _FORMS: dict[str, Form] = {
     ".parquet": "parquet",
 }
 _PACKINGS: dict[str, Packing] = {".gz": "gzip", ".zst": "zstd"}
-_PACKED: tuple[tuple[bytes, Packing], ...] = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_PACKED: tuple[tuple[bytes, Packing], ...] = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    *(
+        (bytes([kind]) + b"\x2a\x4d\x18", "zstd") for kind in range(0x50, 0x60)
+    ),  # a skippable frame first, as pzstd writes it
+)
 _FOREIGN = (
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\x00", "xz"),
     (b"PK\x03\x04", "zip (as .xlsx is)"),
     (b"SQLite format 3", "SQLite"),
+    (b"%PDF-", "PDF"),
+    (b"ARROW1", "Arrow (as .arrow and .feather are)"),
+    (b"\xff\xff\xff\xff", "an Arrow stream (as Hugging Face's datasets keep on disk)"),
 )
+_TAR_PLACE, _TAR = 257, b"ustar"
 _PARQUET = b"PAR1"
 _HEAD_BYTES = 1 << 16
 KNOWN = ", ".join(_FORMS)
@@ -44,15 +54,11 @@ def _form_by_name(path: Path) -> Form | None:
 
 def recognise(path: Path, head: bytes) -> tuple[Form, Packing | None]:
     """Return form and packing of a file by its first bytes and its name; DataError for what no reader can read."""
-    foreign = next((kind for mark, kind in _FOREIGN if head.startswith(mark)), None)
-    if foreign:
-        raise DataError(
-            f"source {path} is {foreign}, which edgekiln does not read",
-            remedy=f"Unpack or export it: {KNOWN} are read, each also packed with gzip or zstd.",
-        )
+    _refuse_foreign(path, head)
     packing = next((packing for mark, packing in _PACKED if head.startswith(mark)), None)
     if packing:
         head = _unpacked_head(path, packing)
+        _refuse_foreign(path, head)
     if not head.startswith(_PARQUET):
         return _text_form(path, head), packing
     if packing:
@@ -61,6 +67,17 @@ def recognise(path: Path, head: bytes) -> tuple[Form, Packing | None]:
             remedy="Unpack it; Parquet is compressed inside.",
         )
     return "parquet", None
+
+
+def _refuse_foreign(path: Path, head: bytes) -> None:
+    foreign = next((kind for mark, kind in _FOREIGN if head.startswith(mark)), None)
+    if foreign is None and head[_TAR_PLACE:].startswith(_TAR):
+        foreign = "a tar archive"
+    if foreign:
+        raise DataError(
+            f"source {path} is {foreign}, which edgekiln does not read",
+            remedy=f"Unpack or export it: {KNOWN} are read, each also packed with gzip or zstd.",
+        )
 
 
 def _unpacked_head(path: Path, packing: Packing) -> bytes:

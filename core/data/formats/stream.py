@@ -17,6 +17,9 @@ _CHUNK_BYTES = 1 << 20
 _PACKED_CHUNK_BYTES = 1 << 16
 LONGEST_SKIPPED_BYTES = 1 << 30  # a line is skipped up to here; what goes on beyond is no text but a decompression bomb
 
+_BEHIND = "something that is not packed stands behind the packed bytes"
+_NO_FRAME = ("incorrect header check", "unknown compression method", "Unknown frame descriptor")  # zlib's and zstd's words
+
 
 class Torn(ValueError):
     """Packed bytes end too early, are damaged, or unpack to a line without an end."""
@@ -66,7 +69,7 @@ class _Unpacked(io.RawIOBase):
         try:
             data: bytes = self._arrow.read(min(len(memoryview(buffer)), _PACKED_CHUNK_BYTES))
         except OSError as error:
-            raise Torn(str(error)) from error
+            raise Torn(_BEHIND if any(said in str(error) for said in _NO_FRAME) else str(error)) from error
         memoryview(buffer)[: len(data)] = data
         return len(data)
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from core.data.flaws import Flaw
+from core.data.flaws import REMEDIES, Flaw
 from core.data.formats.cells import unfold
 from core.data.formats.stream import BOM, Reading
 from core.data.formats.text import decode
 from core.data.source import Line, Source
+from core.errors import DataError
 
-_DELIMITERS = ",;\t"  # by preference where the header, of one column, has none of them
-_TAB_FIRST = "\t,;"
+_DELIMITERS = ",;\t|"  # by preference where the header, of one column, has none of them
+_TAB_FIRST = "\t,;|"
+_LONE_RETURN = "a carriage return stands alone outside of quotes"  # csv's own words speak to programmers
 _HEADER_BYTES = 1 << 16
 
 
@@ -54,12 +56,14 @@ class _Rows:
                 raise _TooLong
             yield decode(raw, f"{self._source.name}:{number}", start)
 
-    def cells(self, delimiter: str) -> Iterator[list[str] | Flaw]:
+    def cells(self, dialect: _Dialect) -> Iterator[list[str] | Flaw]:
         """Yield the cells of each row that is not blank, or why they cannot be told apart."""
         reader = None
         while True:
             self._row_bytes, self._head = 0, ""
-            reader = reader or csv.reader(iter(self), delimiter=delimiter, strict=True)
+            reader = reader or csv.reader(
+                iter(self), delimiter=dialect.delimiter, skipinitialspace=dialect.spaced, strict=True
+            )
             try:
                 found = next(reader, None)
             except (csv.Error, _TooLong) as error:
@@ -75,27 +79,52 @@ class _Rows:
         span = f"; lines {self.first} to {self._number} are set aside" if self._number > self.first else ""
         if isinstance(error, _TooLong):
             return Flaw("line-too-long", None, self._head, f"the row has > {self._limit} bytes{span}")
-        return Flaw("csv-broken", None, self._head, f"no CSV: {error}{span}")
+        why = _LONE_RETURN if "universal-newline" in str(error) else str(error)
+        return Flaw("csv-broken", None, self._head, f"no CSV: {why}{span}")
 
 
 def read(source: Source, reading: Reading, limit: int) -> Iterator[Line]:
-    """Yield the record of every row below the header."""
+    """Yield the record of every row below the header; DataError when there is no telling the header's names apart."""
     # the limit is the process's own, so it is only raised; what bounds a row is the count of its bytes in _Rows
     csv.field_size_limit(max(csv.field_size_limit(), limit))
     rows = _Rows(source, reading, limit)
     header: list[str] | None = None
-    for cells in rows.cells(_delimiter(source.name, reading.head(_HEADER_BYTES))):
-        if header is None and not isinstance(cells, Flaw):
-            header = [name.strip() for name in cells]
+    dialect = _dialect(source.name, reading.head(_HEADER_BYTES))
+    for cells in rows.cells(dialect):
+        if header is None and dialect.named and rows.first == 1:
             continue
-        record = cells if isinstance(cells, Flaw) else _record(header or [], cells)
+        if header is None:
+            header = _names(cells, f"{source.name}:{rows.first}")
+            continue
+        record = cells if isinstance(cells, Flaw) else _record(header, cells)
         yield Line(f"{source.name}:{rows.first}", record, reading.end_byte(rows.end))
 
 
-def _delimiter(name: str, head: bytes) -> str:
-    """Return what parts the header's names: comma, semicolon or tab."""
-    first = head.removeprefix(BOM).lstrip().partition(b"\n")[0].decode(errors="replace")
-    return max(_TAB_FIRST if ".tsv" in name.lower() else _DELIMITERS, key=first.count)
+def _names(cells: list[str] | Flaw, where: str) -> list[str]:
+    if isinstance(cells, Flaw):
+        raise DataError(f"{where}: the table's header cannot be read: {cells.reason}", remedy=REMEDIES[cells.code])
+    return [name.strip() for name in cells]
+
+
+class _Dialect(NamedTuple):
+    """What parts the cells, and whether a space stands behind each of them that is no part of the next cell.
+
+    `named` says that the first line is no header but Excel's `sep=;`, which names what parts the cells.
+    """
+
+    delimiter: str
+    spaced: bool
+    named: bool
+
+
+def _dialect(name: str, head: bytes) -> _Dialect:
+    """Return how the header's names are parted: by comma, semicolon, tab or bar, with a space behind each or not."""
+    first, _, _ = head.removeprefix(BOM).lstrip().decode(errors="replace").partition("\n")
+    named = first.casefold().startswith("sep=") and len(first.rstrip("\r")) == len("sep=") + 1
+    if named:
+        return _Dialect(first[len("sep=")], spaced=False, named=True)
+    delimiter = max(_TAB_FIRST if ".tsv" in name.lower() else _DELIMITERS, key=first.count)
+    return _Dialect(delimiter, spaced=0 < first.count(delimiter) == first.count(f"{delimiter} "), named=False)
 
 
 def _record(header: list[str], cells: list[str]) -> dict[str, Any] | Flaw:

@@ -9,6 +9,7 @@ import pytest
 
 from core.data.find import find_sources
 from core.errors import BadConfig, SourceMissing
+from core.workspace import open_workspace
 
 ROW = b'{"user": "Salut"}\n'
 
@@ -64,8 +65,34 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
         paths_of(tmp_path / "a.jsonl")
 
 
+def test_a_name_of_two_lines_is_told_in_one(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissing) as caught:
+        paths_of(tmp_path / "rows\nnew.jsonl")
+
+    assert len(str(caught.value).splitlines()) == 2
+    assert "rows\\nnew.jsonl does not exist" in caught.value.problem
+
+
 def test_a_file_whose_name_is_no_utf_8_is_read_and_told(tmp_path: Path) -> None:
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl"))).write_bytes(ROW)
     assert paths_of(tmp_path) == [f"{tmp_path}/caf\N{REPLACEMENT CHARACTER}.jsonl"]
     with pytest.raises(BadConfig, match="is not UTF-8, so it cannot be recorded"):
         paths_of(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl"))
+
+
+def test_what_edgekiln_made_and_hidden_files_are_no_sources_unless_they_are_named(tmp_path: Path) -> None:
+    made = open_workspace(tmp_path / "mine").root / "artifacts" / "data" / "0123456789ab"
+    hidden = tmp_path / ".edgekiln" / "artifacts"
+    plain = tmp_path / "artifacts"
+    for folder in (made, hidden, plain):
+        folder.mkdir(parents=True)
+        (folder / "a.jsonl").write_bytes(ROW)
+    (tmp_path / ".b.jsonl").write_bytes(ROW)
+    (tmp_path / "mine" / "own.jsonl").write_bytes(ROW)
+    own = [str(tmp_path / "artifacts" / "a.jsonl"), str(tmp_path / "mine" / "own.jsonl")]
+
+    assert paths_of(tmp_path) == paths_of(f"{tmp_path}/**/*.jsonl") == own
+    assert paths_of(tmp_path / "mine") == own[1:]
+    assert paths_of(made) == paths_of(f"{made.parent}/*/a.jsonl") == [str(made / "a.jsonl")]
+    assert paths_of(f"{tmp_path}/.b*") == [str(tmp_path / ".b.jsonl")]
+    assert paths_of(f"{tmp_path}/.edge*/**/*.jsonl") == [str(hidden / "a.jsonl")]

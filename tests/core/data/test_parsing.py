@@ -25,7 +25,7 @@ JSON = st.recursive(
         ('{"user": "half', "json-broken"),
         ('{"user": "a"} {"user": "b"}', "json-broken"),
         ("'user'", "json-broken"),
-        ('{"n": ' + "9" * 5000 + "}", "json-broken"),
+        ('{"n": ' + "9" * 5000 + "}", "json-not-finite"),
         ("[1, 2]", "json-not-object"),
         ("null", "json-not-object"),
         ("3.5", "json-not-object"),
@@ -55,6 +55,21 @@ def test_the_flaw_says_where_in_the_line() -> None:
 
     assert isinstance(flaw, Flaw)
     assert flaw.reason == "no JSON: Expecting value at column 10"
+
+
+def test_a_line_with_carriage_returns_inside_says_so() -> None:
+    flaw = parse_record('{"user": "a"}\r{"user": "b"}')
+
+    assert isinstance(flaw, Flaw)
+    assert flaw.reason == "no JSON: Extra data at column 15; its lines end with CR alone"
+
+
+def test_a_number_of_thousands_of_digits_is_told_in_plain_words() -> None:
+    flaw = parse_record('{"user": "a", "n": ' + "9" * 5000 + "}")
+
+    assert isinstance(flaw, Flaw)
+    assert (flaw.code, flaw.reason) == ("json-not-finite", "a whole number has > 4300 digits")
+    assert parse_record('{"n": ' + "9" * 50 + "}") == {"n": int("9" * 50)}
 
 
 def test_both_halves_of_a_surrogate_pair_are_a_character() -> None:

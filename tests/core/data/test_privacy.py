@@ -155,7 +155,8 @@ def test_a_row_with_too_many_values_is_set_aside() -> None:
 
     redacted = redact({"user": text}, LIMITS)
 
-    assert redacted.excess
+    assert redacted.refusal is not None
+    assert redacted.refusal.code == "personal-data-excess"
     assert redacted.tree is None
 
 
@@ -255,7 +256,7 @@ def test_no_value_survives_in_the_excerpt_of_a_row_that_could_not_be_read(before
 def test_redacting_twice_is_redacting_once(text: str) -> None:
     once = redact(text, LIMITS)
 
-    assert not once.excess
+    assert once.refusal is None
     assert redact(once.tree, LIMITS).tree == once.tree
 
 

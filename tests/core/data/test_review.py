@@ -279,6 +279,13 @@ def test_a_list_that_cannot_be_read_is_refused(tmp_path: Path, name: str, data: 
         read_list(tmp_path / name)
 
 
+def test_a_list_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.data.review_file._MOST_BYTES", 1 << 20)
+
+    with pytest.raises(BrokenRecord, match="/dev/zero has > 1048576 bytes"):
+        read_list(Path("/dev/zero"))
+
+
 def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(SourceMissing):
         read_list(tmp_path / "none.csv")
@@ -287,8 +294,8 @@ def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_a_broken_line_among_the_decisions_is_named(workspace: Workspace) -> None:
     write_decisions(workspace.decisions, {"0" * 16: Decision(row_id="0" * 16, decision="keep")})
     with workspace.decisions.open("a") as stream:
-        stream.write("{}\n")
-    with pytest.raises(BrokenRecord, match=r"data\.jsonl:2 is no decision"):
+        stream.write("\n{}\n")
+    with pytest.raises(BrokenRecord, match=r"data\.jsonl:3 is no decision: row_id: Field required"):
         read_decisions(workspace.decisions)
 
 

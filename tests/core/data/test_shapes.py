@@ -71,6 +71,44 @@ def test_a_plain_prompt_may_bring_context_and_answer() -> None:
     assert draft == Draft(shape="prompt", user="Salut?", context="doc", completion="Salut.", extra={"source": 1})
 
 
+def test_prompt_and_completion_may_be_turns() -> None:
+    prompt = [SYSTEM, USER, ANSWER, {"role": "user", "content": "Et demain?"}]
+    answer = {"role": "assistant", "content": "Demain aussi."}
+
+    for completion in ([answer], answer, answer["content"]):
+        draft = draft_of({"prompt": prompt, "completion": completion, "id": 3}, "auto")
+
+        assert isinstance(draft, Draft)
+        assert (draft.shape, draft.system, draft.user, draft.completion) == (
+            "prompt",
+            "Sois bref.",
+            "Et demain?",
+            "Demain aussi.",
+        )
+        assert [turn.content for turn in draft.history] == ["Salut?", "Salut."]
+        assert draft.extra == {"id": 3}
+    unanswered = draft_of({"prompt": prompt}, "auto")
+    assert isinstance(unanswered, Draft)
+    assert unanswered.completion is None
+
+
+def test_a_mistake_in_the_turns_of_prompt_and_completion_names_its_turn() -> None:
+    flaw = draft_of({"prompt": [USER], "completion": [{"role": "narrator", "content": "Puis..."}]}, "auto")
+
+    assert isinstance(flaw, Flaw)
+    assert (flaw.code, flaw.field) == ("role-unknown", "prompt + completion[1].role")
+
+
+def test_a_file_that_wraps_its_records_in_a_field_is_told_so() -> None:
+    flaw = draft_of({"version": 1, "data": [{"instruction": "a", "output": "b"}] * 3}, "auto")
+
+    assert isinstance(flaw, Flaw)
+    assert flaw.reason.endswith("fields: data, version; 'data' holds a list of 3 records: save it as a file of its own")
+    other = draft_of({"data": [{"x": 1}]}, "auto")
+    assert isinstance(other, Flaw)
+    assert other.reason.endswith("fields: data")
+
+
 def test_the_shape_can_be_named() -> None:
     both = {"prompt": "p", "user": "u"}
 

@@ -34,7 +34,7 @@ Kept = tuple[PromptRow, tuple[Flaw, ...], int | None, str | None, float | None]
 def counted(rows: list[Kept], rejects: list[str] | None = None) -> Statistics:
     statistics = Statistics(LIMITS)
     for one, flaws, tokens, language, quality in rows:
-        statistics.add(one, flaws=flaws, tokens=tokens, language=language, quality=quality)
+        statistics.add(one, split=one.split, flaws=flaws, tokens=tokens, language=language, quality=quality)
     for code in rejects or []:
         statistics.reject(code)
     return statistics
@@ -157,7 +157,7 @@ def test_labels_of_parts_are_free_text_when_they_are_so_together() -> None:
     parts = [Statistics(limits), Statistics(limits)]
     for number in range(4):
         one = row(extra={"tags": [f"tag {number}"]})
-        parts[number % 2].add(one, flaws=(), tokens=None, language=None, quality=None)
+        parts[number % 2].add(one, split=one.split, flaws=(), tokens=None, language=None, quality=None)
 
     (field,) = (parts[0] + parts[1]).result().labels
 

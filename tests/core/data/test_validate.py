@@ -333,12 +333,16 @@ def test_rows_that_resemble_each_other_are_kept_on_one_side_and_told(workspace: 
 def test_a_passage_of_a_held_out_row_in_a_training_row_is_told(workspace: Workspace, tmp_path: Path) -> None:
     shared = words(99, 14)
     lines = [{"user": f"{words(number, 40)} {shared} {words(number + 500, 40)}"} for number in range(24)]
+    source = put(tmp_path / "a.jsonl", lines)
 
-    dataset = published([put(tmp_path / "a.jsonl", lines)], workspace)
+    dataset = published([source], workspace, duplicates={"min_shared": 0.02})
 
     told = [warning for warning in warnings_of(workspace, dataset) if warning.code == "split-overlap"]
     assert len(told) == dataset.train_rows
     assert all(warning.excerpt in shared for warning in told)
+    held_out = [n for n, row in enumerate(rows_of(workspace, dataset), start=1) if row.split == "held_out"]
+    part = f"4% of the passages of held-out {source}:{held_out[0]} stand in it"
+    assert told[0].reason == f"{part} >= data.duplicates.min_shared 2%"
 
 
 def test_rows_that_hold_passages_of_evaluation_files_are_told(workspace: Workspace, tmp_path: Path) -> None:
@@ -354,6 +358,18 @@ def test_rows_that_hold_passages_of_evaluation_files_are_told(workspace: Workspa
     assert dataset.content_digest == without.content_digest
 
 
+def test_a_short_question_of_an_evaluation_file_inside_a_longer_row_is_told(workspace: Workspace, tmp_path: Path) -> None:
+    exam = put(tmp_path / "exam.jsonl", [{"question": "Why is the sky blue?", "answer": "air"}])
+    lines = [*questions(20), {"user": "He asked:", "completion": f"Why is the sky blue? {words(1, 30)}."}]
+    source = put(tmp_path / "a.jsonl", lines)
+
+    dataset = published([source], workspace, evaluation_files=(exam,))
+
+    (warning,) = [warning for warning in warnings_of(workspace, dataset) if warning.code == "contamination"]
+    assert (warning.where, warning.excerpt) == (f"{source}:21", "why is the sky blue")
+    assert warning.reason == "the row holds 5 words of data.evaluation_files"
+
+
 def test_personal_data_is_replaced_everywhere_and_only_counted(workspace: Workspace, tmp_path: Path) -> None:
     address = "marie.tremblay@example.org"
     lines = [*questions(20), {"user": f"Write to {address}?", "note": address}, {"user": "", "note": address}]
@@ -367,6 +383,20 @@ def test_personal_data_is_replaced_everywhere_and_only_counted(workspace: Worksp
     report = json.loads((folder / "privacy.json").read_text(encoding="utf-8"))
     assert (report["rows"], report["rows_redacted"], report["counts"]) == (22, 2, {"email": 2 * 2 - 1})
     assert not [path for path in folder.rglob("*") if address.encode() in path.read_bytes()]
+
+
+def test_an_answer_under_another_name_is_told_and_kept(workspace: Workspace, tmp_path: Path) -> None:
+    lines = [{"prompt": f"Question {n}?", "response": f"Answer {n}."} for n in range(9)]
+    lines += [{"prompt": "A question?", "completion": "An answer.", "response": "Another."}]
+    lines += [{"prompt": "Why?", "response": " "}, {"prompt": "Who?", "response": 3}]
+    source = put(tmp_path / "a.jsonl", lines)
+
+    dataset = published([source], workspace)
+
+    told = [warning for warning in warnings_of(workspace, dataset) if warning.code == "answer-elsewhere"]
+    assert [warning.where for warning in told] == [f"{source}:{n}" for n in range(1, 10)]
+    assert told[0].reason == "the row has no answer, but a field 'response', which is kept among the unknown ones"
+    assert rows_of(workspace, dataset)[0].extra == {"response": "Answer 0."}
 
 
 def test_answers_can_be_required(workspace: Workspace, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def counted(rows: int = 3, **fields: Any) -> Statistics:
     statistics = Statistics(CoverageLimits())
     for number in range(rows):
         row = PromptRow(row_id=str(number), split="train", system=None, context=None, **{"user": "Why?", **fields})
-        statistics.add(row, flaws=(WARNING,), tokens=7, language="fr", quality=0.9)
+        statistics.add(row, split=row.split, flaws=(WARNING,), tokens=7, language="fr", quality=0.9)
     return statistics
 
 
@@ -94,7 +94,7 @@ def test_size_and_languages_are_counted_not_claimed() -> None:
     statistics = counted(1000)
     for number in range(40):
         row = PromptRow(row_id=f"e{number}", split="train", system=None, context=None, user="Why?")
-        statistics.add(row, flaws=(), tokens=None, language="en", quality=None)
+        statistics.add(row, split=row.split, flaws=(), tokens=None, language="en", quality=None)
     head = front_matter(card(statistics))
 
     assert head["size_categories"] == ["1K<n<10K"]

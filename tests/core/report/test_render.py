@@ -44,6 +44,13 @@ def test_csv_keeps_every_digit_and_a_negative_number_stays_a_number(value: float
     assert rows[1] == [value]
 
 
+def test_a_title_longer_than_its_table_stays_on_one_line_where_there_is_room() -> None:
+    title = "Card of a/folder/with/a/long/name/and/more/below/it/artifacts/data"
+
+    assert render(table_of("a", title=title), "text").splitlines()[:2] == [title, "C0"]
+    assert max(map(len, render(table_of("a", title=title), "text", width=40).splitlines())) <= 40
+
+
 @given(st.text())
 def test_html_never_holds_a_tag_from_a_cell_a_title_or_a_note(text: str) -> None:
     clean = render(table_of("x", title="x", notes=("x",)), "html")

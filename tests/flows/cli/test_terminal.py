@@ -55,3 +55,5 @@ def test_a_bar_and_a_calm_line_take_any_text(capsys: pytest.CaptureFixture[str],
     monkeypatch.setattr("flows.cli.terminal._CALM_S", 0.0)
     Terminal(verbose=False)(Progress(stage=None, task="asking [b] \x1b[2J", done=1, total=9, unit="answers"))
     assert capsys.readouterr().err == "  asking [b] \\x1b[2J: 1/9 answers\n"
+    Terminal(verbose=False)(Progress(stage=None, task="reading", done=5_022_720, total=7_200_000, unit="bytes"))
+    assert capsys.readouterr().err == "  reading: 5,022,720/7,200,000 bytes\n"

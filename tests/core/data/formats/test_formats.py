@@ -175,8 +175,9 @@ def test_a_packed_file_with_a_flipped_bit_or_rubbish_behind_it_is_refused(tmp_pa
     data = write(tmp_path / "a.jsonl.gz", ROWS).read_bytes()
     for broken in (data[:-8] + bytes([data[-8] ^ 1]) + data[-7:], data + b"rubbish"):
         (tmp_path / "a.jsonl.gz").write_bytes(broken)
-        with pytest.raises(DataError, match="breaks off as gzip"):
+        with pytest.raises(DataError, match="breaks off as gzip") as caught:
             lines_of(tmp_path / "a.jsonl.gz")
+        assert ("something that is not packed stands behind" in caught.value.problem) == broken.endswith(b"rubbish")
 
 
 def test_archives_one_behind_another_are_one_file(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,18 @@ from pyarrow import parquet
 
 from core.data.readers import open_sources, read_lines
 from core.errors import DataError, NotUtf8
+
+
+@pytest.mark.parametrize("kind", [0x50, 0x5F])
+def test_zstd_that_begins_with_a_frame_to_skip_is_zstd(tmp_path: Path, kind: int) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(b'{"user": "a"}\n')
+    (tmp_path / "a.jsonl.zst").write_bytes(bytes([kind]) + b"*M\x18\x04\0\0\0abcd" + sink.getvalue().to_pybytes())
+
+    (source,) = open_sources([str(tmp_path / "a.jsonl.zst")], 8)
+
+    assert [line.record for line in read_lines(source, 8000)] == [{"user": "a"}]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +63,28 @@ def test_what_cannot_be_read_is_named_by_what_it_is(tmp_path: Path, data: bytes,
 
     with pytest.raises(DataError, match=f"a.jsonl is {kind}, which edgekiln does not read"):
         open_sources([str(tmp_path / "a.jsonl")], 8)
+
+
+def test_archives_and_arrow_files_are_named_by_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"user": "a"}\n')
+    table = pa.table({"user": ["a"]})
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "a.jsonl")
+    with tarfile.open(tmp_path / "b.tar", "w") as archive:
+        archive.add(tmp_path / "a.jsonl")
+    with pa.ipc.new_file(tmp_path / "c.arrow", table.schema) as writer:
+        writer.write_table(table)
+    with pa.ipc.new_stream(tmp_path / "d.arrow", table.schema) as writer:
+        writer.write_table(table)
+
+    for name, kind in (
+        ("a.tar.gz", "a tar archive"),
+        ("b.tar", "a tar archive"),
+        ("c.arrow", "Arrow"),
+        ("d.arrow", "an Arrow stream"),
+    ):
+        with pytest.raises(DataError, match=f"{name} is {kind}"):
+            open_sources([str(tmp_path / name)], 8)
 
 
 def test_a_spreadsheet_is_not_read_as_text(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from core.data.flaws import REMEDIES, Flaw
 from core.data.readers import Line, open_sources, read_lines
-from core.errors import NotUtf8
+from core.errors import DataError, NotUtf8
 
 
 def lines_of(path: Path, data: str | bytes) -> list[Line]:
@@ -43,6 +43,45 @@ def test_a_table_is_read_whatever_its_separator_line_ends_and_mark(tmp_path: Pat
         (4, {"prompt": 'a",\n;\tb', "completion": "c"}),
         (6, {"prompt": "last", "completion": "d"}),
     ]
+
+
+@pytest.mark.parametrize("comma", [", ", "; ", "| ", "|"])
+def test_bars_and_spaces_around_separators_are_read(tmp_path: Path, comma: str) -> None:
+    rows = [["prompt", "completion"], ['"a; b, c | d"', '"e"'], ["f", "g"]]
+
+    found = lines_of(tmp_path / "a.csv", "".join(comma.join(row) + "\n" for row in rows))
+
+    assert [record for _, record in told(found)] == [
+        {"prompt": "a; b, c | d", "completion": "e"},
+        {"prompt": "f", "completion": "g"},
+    ]
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("separator", [";", ",", "|", "\t", "^"])
+def test_excels_line_that_names_the_separator_is_no_header(tmp_path: Path, mark: str, separator: str) -> None:
+    text = f"{mark}sep={separator}\r\nprompt{separator}completion\r\na b{separator}c d\r\n"
+
+    found = lines_of(tmp_path / "a.csv", text)
+
+    assert told(found) == [(3, {"prompt": "a b", "completion": "c d"})]
+
+
+def test_a_space_behind_a_separator_stays_where_the_header_has_none(tmp_path: Path) -> None:
+    assert told(lines_of(tmp_path / "a.csv", "prompt,completion\na, b\n")) == [(2, {"prompt": "a", "completion": " b"})]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (",".join(f"column{number}" for number in range(200_000)) + "\na,b\n", r"the row has > \d+ bytes"),
+        ('"prompt,completion\na,b\n', "no CSV: unexpected end of data; lines 1 to 2 are set aside"),
+        ("prompt,completion\ra,b\rc,d\r", "no CSV: a carriage return stands alone outside of quotes"),
+    ],
+)
+def test_a_header_that_cannot_be_read_is_an_error_and_no_row_takes_its_place(tmp_path: Path, data: str, why: str) -> None:
+    with pytest.raises(DataError, match=rf"a\.csv:1: the table's header cannot be read: {why}"):
+        lines_of(tmp_path / "a.csv", data)
 
 
 def test_a_row_with_more_or_fewer_cells_than_the_header_is_set_aside(tmp_path: Path) -> None:
