@@ -90,7 +90,9 @@ class LabelConfig(Section):
     """Who the teacher is and how it is asked."""
 
     teacher: str = Field(description="A teacher of configs/models")
-    backend: Literal["llama-cpp", "openai"] = Field(default="llama-cpp", description="In process, or an endpoint")
+    backend: Literal["llama-cpp", "openai", "transformers"] = Field(
+        default="llama-cpp", description="A GGUF in process, an endpoint, or a Hugging Face folder in a worker process"
+    )
     base_url: Annotated[EndpointUrl | None, Operational] = Field(default=None, description="Endpoint, for backend openai")
     api_key_env: Annotated[VariableName | None, Operational] = Field(
         default=None, description="NAME of the variable with the key"
@@ -105,11 +107,22 @@ class LabelConfig(Section):
     attempts: Annotated[int, Operational] = Field(default=3, ge=1, le=10)
     concurrency: Annotated[int, Operational] = Field(default=4, ge=1, le=256)
     timeout_s: Annotated[float, Operational] = Field(default=120.0, gt=0)
+    # it enters the identity of a teacher with backend transformers; for others it is none
+    quantisation: Annotated[Literal["nf4", "fp4", "none"], Operational] = Field(
+        default="none", description="4-bit format of the teacher's weights, for backend transformers"
+    )
+    batch_size: Annotated[int, Operational] = Field(
+        default=8, ge=1, le=256, description="Prompts decoded at once, for backend transformers"
+    )
 
     @model_validator(mode="after")
-    def _has_an_address(self) -> Self:
+    def _fits_its_backend(self) -> Self:
         if self.backend == "openai" and self.base_url is None:
             raise ValueError("base_url is missing, backend is openai: give the address, such as http://127.0.0.1:8080/v1")
+        if self.quantisation != "none" and self.backend != "transformers":
+            raise ValueError(
+                f"quantisation={self.quantisation}, backend is {self.backend}: only transformers loads in 4 bits"
+            )
         return self
 
 
