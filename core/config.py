@@ -111,8 +111,9 @@ class LabelConfig(Section):
     quantisation: Annotated[Literal["nf4", "fp4", "none"], Operational] = Field(
         default="none", description="4-bit format of the teacher's weights, for backend transformers"
     )
-    batch_size: Annotated[int, Operational] = Field(
-        default=8, ge=1, le=256, description="Prompts decoded at once, for backend transformers"
+    # powers of two: with others the CPU's matrix kernels give a row's last bits by its place in the batch
+    batch_size: Annotated[Literal[1, 2, 4, 8, 16, 32, 64, 128, 256], Operational] = Field(
+        default=8, description="Prompts decoded at once, for backend transformers"
     )
 
     @model_validator(mode="after")

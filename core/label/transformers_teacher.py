@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import ValidationError
 
 from core import errors
 from core.config import LabelConfig, patient_openmp
@@ -142,10 +142,10 @@ class _Process:
         line = self._back.readline()
         if not line.endswith(b"\n"):
             raise self._dead()
-        found: Told | Refusal = TypeAdapter[Told | Refusal](told | Refusal).validate_json(line)
-        if isinstance(found, Refusal):
-            raise found.raised()
-        return found
+        try:
+            return told.model_validate_json(line)
+        except ValidationError:
+            raise Refusal.model_validate_json(line).raised() from None
 
     def _dead(self) -> TeacherFailed:
         with contextlib.suppress(subprocess.TimeoutExpired):

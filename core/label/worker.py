@@ -1,8 +1,9 @@
 """A process that answers prompts with a Hugging Face model until its pipe ends; transformers_teacher.py is its client.
 
-A row's numbers depend on the shape of what is computed, not on what lies beside it: matrix kernels and attention sum in an
-order that the shape fixes. So a batch always has the same number of rows (the last is repeated where there are fewer),
-and a prompt is padded to a length that only its own decides. Its text is then the same beside any neighbours.
+A row's numbers depend on the shape of what is computed, not on what lies beside it: matrix kernels sum in an order that the
+shape fixes. So a batch always has the same number of rows (the last is repeated where there are fewer), and a prompt is
+padded to a length that only its own decides. Its text is then the same beside any neighbours and at any place in the batch,
+as the number of rows is a power of two and one-token queries take the plain kernel.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, BinaryIO
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from jinja2 import TemplateError
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -116,12 +119,18 @@ def _chances(token: int, logits: torch.Tensor, count: int) -> tuple[float, list[
 class _Chooser(LogitsProcessor):  # type: ignore[misc]  # transformers carries no types
     """Lets each row choose its token and leaves only that one to `generate`, whose own sampling draws for all rows at once."""
 
-    def __init__(self, rows: Sequence[_Row], ends: frozenset[int]) -> None:
+    def __init__(self, rows: Sequence[_Row], ends: frozenset[int], steps: ExitStack) -> None:
         self._rows = rows
         self._ends = ends
+        self._steps = steps
+        self._begun = False
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the scores with the chosen token above all others."""
+        if not self._begun and scores.device.type == "cpu":
+            # torch's flash kernel for the CPU gives a row another last bit in another thread when the query is one token
+            self._steps.enter_context(sdpa_kernel(SDPBackend.MATH))
+        self._begun = True
         del input_ids
         highest = scores[: len(self._rows)].max(dim=-1)
         if highest.values.isnan().any():
@@ -246,15 +255,15 @@ class _Host:
             prompt = rows[min(index, len(rows) - 1)].prompt
             ids[index, length - len(prompt) :] = torch.tensor(prompt)
             mask[index, length - len(prompt) :] = 1
-        self._model.generate(
-            ids.to(self._device),
-            attention_mask=mask.to(self._device),
-            generation_config=GenerationConfig(
-                max_new_tokens=max(row.limit for row in rows), do_sample=False, pad_token_id=self._pad
-            ),
-            logits_processor=LogitsProcessorList([_Chooser(rows, self._ends)]),
-            stopping_criteria=StoppingCriteriaList([_Ended(rows)]),
-        )
+        settings = GenerationConfig(max_new_tokens=max(row.limit for row in rows), do_sample=False, pad_token_id=self._pad)
+        with ExitStack() as steps:
+            self._model.generate(
+                ids.to(self._device),
+                attention_mask=mask.to(self._device),
+                generation_config=settings,
+                logits_processor=LogitsProcessorList([_Chooser(rows, self._ends, steps)]),
+                stopping_criteria=StoppingCriteriaList([_Ended(rows)]),
+            )
 
     def _outcome(self, row: _Row) -> Reply | Trouble:
         if row.trouble is not None:

@@ -159,6 +159,7 @@ def test_the_json_schema_names_every_section() -> None:
         ("label.base_url=junk", "is no http:// or https:// address"),
         ("label.backend=openai", "base_url is missing"),
         ("label.quantisation=nf4", "only transformers loads in 4 bits"),
+        ("label.batch_size=5", "batch_size"),
         ("export.required=[Q6_K]", "is no part of quantisations"),
         ("export.required=[]", "is no part of quantisations"),
         ("data.sources=x", "is no list"),

@@ -48,14 +48,17 @@ def asked() -> list[Request]:
 
 
 @pytest.fixture(scope="module")
-def told(smollm_folder: Path, asked: list[Request], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reply]:
-    """What transformers answers, by request."""
+def teacher(smollm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Teacher]:
     config = LabelConfig(teacher="smollm2", backend="transformers")
-    teacher = transformers_teacher.load(smollm_folder, config, tmp_path_factory.mktemp("log") / "log", ignore)
-    try:
-        return _replies(teacher, asked)
-    finally:
-        teacher.close()
+    loaded = transformers_teacher.load(smollm_folder, config, tmp_path_factory.mktemp("log") / "log", ignore)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(scope="module")
+def told(teacher: Teacher, asked: list[Request]) -> dict[str, Reply]:
+    """What transformers answers, by request."""
+    return _replies(teacher, asked)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +122,11 @@ def _compare(told: dict[str, Reply], other: dict[str, Reply]) -> int:
         else:
             assert other[key].text.startswith(reply.text if sure is None else sure)
     return sum(other[key].text == reply.text for key, reply in told.items())
+
+
+def test_other_neighbours_and_another_place_change_no_bit_of_an_answer(told, teacher: Teacher, asked) -> None:
+    for key, reply in _replies(teacher, asked[30:] + asked[3:14:2]).items():
+        assert (reply.text, reply.logprobs) == (told[key].text, told[key].logprobs)
 
 
 def test_the_model_in_process_gives_the_same_greedy_text(told, asked, gguf: Path, record_property) -> None:

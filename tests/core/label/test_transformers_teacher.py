@@ -209,6 +209,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.full
 def test_the_process_dies_with_its_parent(folder: Path, tmp_path: Path) -> None:
     argv = [sys.executable, "-c", PARENT, str(folder), str(tmp_path / "log")]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
@@ -369,7 +370,7 @@ from core.workspace import open_workspace, read_manifest
 root, artifact_id, beside = sys.argv[1:]
 workspace = open_workspace(Path(root))
 dataset = read_manifest(workspace, Stage.DATA, artifact_id, Dataset)
-config = LabelConfig(teacher="tiny", backend="transformers", batch_size=4, max_tokens=100, max_failed_share=1.0)
+config = LabelConfig(teacher="tiny", backend="transformers", batch_size=4, max_tokens=80, max_failed_share=1.0)
 label(dataset, config, workspace, ignore, Path(beside))
 """
 
@@ -383,7 +384,7 @@ def test_a_killed_labelling_ends_in_the_same_files_as_an_undisturbed_one(
     monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path / "cache"))
     rows = [
         row.model_copy(update={"user": _ask(number).messages[0].content + str(number)})
-        for number, row in enumerate(make_rows(90))
+        for number, row in enumerate(make_rows(90, requires_json=True, tool_schema=SCHEMA))
     ]
     dataset = make_dataset(workspace, rows)
     argv = [sys.executable, "-c", CHILD, str(workspace.root), dataset.artifact_id, str(beside)]
@@ -393,7 +394,7 @@ def test_a_killed_labelling_ends_in_the_same_files_as_an_undisturbed_one(
     with open_ledger(workspace.ledger("label")) as ledger:
         waiting = ledger.counts()["waiting"]
     assert 0 < waiting <= 32 + 4
-    config = CONFIG.model_copy(update={"max_tokens": 100, "max_failed_share": 1.0})
+    config = CONFIG.model_copy(update={"max_tokens": 80, "max_failed_share": 1.0})
     resumed = label(dataset, config, workspace, ignore, beside)
     assert resumed.reused >= 20
     calm = open_workspace(tmp_path / "calm")
