@@ -117,11 +117,25 @@ def check_cards(profile: Profile, beside: Path | None = None) -> None:
 def _check_teacher(profile: Profile, beside: Path | None) -> None:
     card = model(profile.label.teacher, beside)
     _require_role(card, "teacher", "label.teacher")
-    if card.source.kind == "endpoint" and profile.label.backend != "openai":
+    check_backend(card, profile.label.backend)
+
+
+def check_backend(card: ModelCard, backend: str) -> None:
+    """Raise BadConfig when a teacher's backend cannot have it."""
+    if card.source.kind == "endpoint" and backend != "openai":
         raise BadConfig(
-            f"label.teacher {card.name} lives behind an endpoint, label.backend is {profile.label.backend}",
+            f"label.teacher {card.name} lives behind an endpoint, label.backend is {backend}",
             remedy="Set label.backend to openai and give label.base_url.",
         )
+    if backend == "transformers" and _is_gguf(card.source):
+        raise BadConfig(
+            f"label.teacher {card.name} is a GGUF file, label.backend is {backend}",
+            remedy="Set label.backend to llama-cpp, or name a teacher whose card gives a repository or a folder.",
+        )
+
+
+def _is_gguf(source: Source) -> bool:
+    return source.kind == "packaged-gguf" or (source.kind == "local" and Path(source.path).expanduser().is_file())
 
 
 def _check_student(profile: Profile, beside: Path | None) -> None:

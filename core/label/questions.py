@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from core.data.limits import PrivacyLimits
+from core.data.name_finders import NameFinder, load_name_finder
 from core.data.privacy import redact
 from core.data.record import Message, PromptRow, read_prompts
 from core.label.ask import Problem, first_request, schema_problem
@@ -61,13 +63,17 @@ class Questions:
 def redacted(row: PromptRow, limits: PrivacyLimits) -> PromptRow | Problem:
     """Return a row whose texts hold placeholders for personal data, or why it cannot be asked."""
     texts: dict[str, Any] = {name: value for name, value in row.model_dump(mode="json").items() if name in _TEXTS and value}
-    cleaned = redact(texts, limits)
-    if cleaned.excess:
-        reason = f"the row holds more personal values than data.privacy.max_values {limits.max_values}"
-        return Problem(code="personal-data-excess", reason=reason)
+    cleaned = redact(texts, limits, _name_finder(limits))
+    if cleaned.refusal:
+        return Problem(code=cleaned.refusal.code, reason=cleaned.refusal.reason)
     told: dict[str, Any] = cleaned.tree
     told |= {name: tuple(map(Message.model_validate, told[name])) for name in ("history", "steps") if name in told}
     return row.model_copy(update=told)
+
+
+@lru_cache(maxsize=1)
+def _name_finder(limits: PrivacyLimits) -> NameFinder | None:
+    return load_name_finder(limits.model_copy(update={"redact": True}))
 
 
 @dataclass

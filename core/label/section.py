@@ -59,7 +59,9 @@ class LabelConfig(Section):
     """Who the teacher is and how it is asked."""
 
     teacher: str = Field(description="A teacher of configs/models")
-    backend: Literal["llama-cpp", "openai"] = Field(default="llama-cpp", description="In process, or an endpoint")
+    backend: Literal["llama-cpp", "openai", "transformers"] = Field(
+        default="llama-cpp", description="A GGUF in process, an endpoint, or a Hugging Face folder in a worker process"
+    )
     base_url: Annotated[EndpointUrl | None, Operational] = Field(default=None, description="Endpoint, for backend openai")
     api_key_env: Annotated[VariableName | None, Operational] = Field(
         default=None, description="NAME of the variable with the key"
@@ -85,6 +87,14 @@ class LabelConfig(Section):
     patience_s: Annotated[float, Operational] = Field(
         default=3600.0, ge=0, description="How long to wait for an endpoint that was there and went down"
     )
+    # it enters the identity of a teacher with backend transformers; for others it is none
+    quantisation: Annotated[Literal["nf4", "fp4", "none"], Operational] = Field(
+        default="none", description="4-bit format of the teacher's weights, for backend transformers"
+    )
+    # powers of two: with others the CPU's matrix kernels give a row's last bits by its place in the batch
+    batch_size: Annotated[Literal[1, 2, 4, 8, 16, 32, 64, 128, 256], Operational] = Field(
+        default=8, description="Prompts decoded at once, for backend transformers"
+    )
     budget: Annotated[Budget, Operational] = Budget()
     prices: Annotated[Prices | None, Operational] = Field(default=None, description="What tokens cost")
 
@@ -92,6 +102,10 @@ class LabelConfig(Section):
     def _fits_together(self) -> Self:
         if self.backend == "openai" and self.base_url is None:
             raise ValueError("base_url is missing, backend is openai: give the address, such as http://127.0.0.1:8080/v1")
+        if self.quantisation != "none" and self.backend != "transformers":
+            raise ValueError(
+                f"quantisation={self.quantisation}, backend is {self.backend}: only transformers loads in 4 bits"
+            )
         if self.samples.count > 1 and self.temperature == 0:
             raise ValueError(f"samples.count={self.samples.count} at temperature 0 are all the same: raise temperature")
         if (self.samples.choice == "judge") != (self.samples.judge is not None):

@@ -1,16 +1,16 @@
-"""What a teacher is, and which of the two a configuration names: in_process.py or endpoint.py."""
+"""What a teacher is, and which one a configuration names: in_process.py, transformers_teacher.py or endpoint.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
 from core import catalogue, models
-from core.catalogue import EndpointModel
-from core.config import LabelConfig
+from core.config import LabelConfig, cache_folder
 from core.contract import Contract
-from core.errors import BadConfig
+from core.errors import ToolMissing
 from core.events import OnEvent
 from core.label.request import Reply, Request
 from core.nouns import ModelRef
@@ -57,27 +57,48 @@ class Choice(Contract):
 def choose(config: LabelConfig, on_event: OnEvent, beside: Path | None) -> Choice:
     """Return who the teacher is; BadConfig for a backend that cannot have it. Builds llama.cpp where it is missing."""
     card = catalogue.model(config.teacher, beside)
+    catalogue.check_backend(card, config.backend)
     identity = models.identity(card)
     if config.backend == "openai":
         return Choice(ref=models.ref(card), identity=identity, tools={})
-    if isinstance(card.source, EndpointModel):
-        raise BadConfig(
-            f"label.teacher {card.name} lives behind an endpoint, label.backend is {config.backend}",
-            remedy="Set label.backend to openai and give label.base_url.",
-        )
+    if config.backend == "transformers":
+        tools = _libraries(config)
+        named = ", ".join(f"{name} {version}" for name, version in tools.items())
+        bits = "" if config.quantisation == "none" else f" in {config.quantisation}"
+        identity = f"{identity}{bits} on {named}"
+        return Choice(ref=models.ref(card), identity=identity, tools=tools)
     from core import toolchain
 
     runtime = toolchain.ensure(on_event).identity()
     return Choice(ref=models.ref(card), identity=f"{identity} on llama.cpp {runtime}", tools={"llama.cpp": runtime})
 
 
+def _libraries(config: LabelConfig) -> dict[str, str]:
+    """Return the versions of what shapes the answers of a model in transformers; ToolMissing names what is not installed."""
+    names = ["transformers", "torch", "llguidance", *(["bitsandbytes"] if config.quantisation != "none" else [])]
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError as error:
+            raise ToolMissing(
+                f"{name} is not installed, label.backend is transformers", remedy="pip install 'edgekiln[teacher,train]'"
+            ) from error
+    return found
+
+
 def open_teacher(config: LabelConfig, on_event: OnEvent, beside: Path | None) -> Teacher:
-    """Load the teacher in process or connect to its endpoint; TeacherFailed, ToolMissing."""
+    """Load the teacher, here or in a process of its own, or connect to its endpoint; TeacherFailed, ToolMissing."""
     card = catalogue.model(config.teacher, beside)
     if config.backend == "openai":
         from core.label import endpoint
 
         return endpoint.connect(card, config)
+    if config.backend == "transformers":
+        from core.label import transformers_teacher
+
+        log = cache_folder() / "logs" / f"teacher-{card.name}.log"
+        return transformers_teacher.load(models.fetch(card, on_event), config, log, on_event)
     from core.label import in_process
 
     return in_process.load(models.fetch(card, on_event), on_event)

@@ -69,3 +69,8 @@ def test_every_card_that_does_not_fit_its_part_is_named_at_once() -> None:
 def test_a_teacher_behind_an_endpoint_needs_its_backend() -> None:
     with pytest.raises(BadConfig, match=r"qwen3-8b lives behind an endpoint, label\.backend is llama-cpp"):
         catalogue.check_cards(load("demo", {"label.teacher": "qwen3-8b"}))
+
+
+def test_a_gguf_needs_its_backend() -> None:
+    with pytest.raises(BadConfig, match=r"smollm2-135m-instruct is a GGUF file, label\.backend is transformers"):
+        catalogue.check_cards(load("demo", {"label.backend": "transformers"}))

@@ -158,6 +158,8 @@ def test_the_json_schema_names_every_section() -> None:
         ("bench.limits=[{metric: tg_tps.Q8_0, op: '>', value: .inf}]", "finite number"),
         ("label.base_url=junk", "is no http:// or https:// address"),
         ("label.backend=openai", "base_url is missing"),
+        ("label.quantisation=nf4", "only transformers loads in 4 bits"),
+        ("label.batch_size=5", "batch_size"),
         ("export.required=[Q6_K]", "is no part of quantisations"),
         ("export.required=[]", "is no part of quantisations"),
         ("data.sources=x", "is no list"),

@@ -44,9 +44,9 @@ def probes(context: Context) -> list[Probe]:
 
 
 def hub_models(context: Context) -> dict[str, HubModel]:
-    """Return the models a profile takes from the hub: its student, and a teacher that answers in process."""
+    """Return the models a profile takes from the hub: its student, and a teacher that answers on this machine."""
     label = context.profile.label
-    names = {context.profile.train.student} | ({label.teacher} if label.backend == "llama-cpp" else set())
+    names = {context.profile.train.student} | ({label.teacher} if label.backend != "openai" else set())
     cards = [catalogue.model(name, context.beside) for name in sorted(names)]
     return {card.name: card.source for card in cards if isinstance(card.source, HubModel)}
 

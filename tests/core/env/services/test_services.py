@@ -53,6 +53,12 @@ def ask_hub(where: Context, url: str, monkeypatch: pytest.MonkeyPatch) -> HubRea
     return hub.read({"models": models, "within_s": WITHIN_S})
 
 
+def test_a_teacher_in_transformers_comes_from_the_hub_too(tmp_path: Path) -> None:
+    local = {"label__backend": "transformers", "label__teacher": "qwen2.5-0.5b-instruct"}
+    assert set(hub_models(context(tmp_path, **local))) == {"qwen2.5-0.5b-instruct", "qwen3-0.6b"}
+    assert set(hub_models(context(tmp_path))) == {"qwen3-0.6b"}
+
+
 def the_one(found: list[Finding], code: str) -> Finding:
     (finding,) = found
     assert finding.code == code
