@@ -22,6 +22,7 @@ from core.data.limits import CoverageLimits, DuplicateLimits, PrivacyLimits, Qua
 from core.errors import BadConfig, EnvironmentFault, ToolMissing, UnknownProfile
 from core.field_types import EndpointUrl, ProfileName, VariableName
 from core.mistakes import describe, shortened
+from core.remote.settings import RemoteConfig
 from core.section import Operational, Section
 from core.yaml_file import parse_yaml, read_yaml
 
@@ -213,6 +214,7 @@ class Profile(Contract):
     bench: BenchConfig = BenchConfig()
     ingest: IngestConfig = IngestConfig()
     alerts: AlertConfig = AlertConfig()
+    remote: RemoteConfig = RemoteConfig()
 
 
 def shipped(folder: str) -> Path:

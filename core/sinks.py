@@ -147,7 +147,7 @@ def _of_training(event: Event) -> str:
 
 def secret_names(profile: Profile) -> tuple[str, ...]:
     """Return the names of the variables that hold a profile's secrets."""
-    named = (*profile.alerts.url_envs, profile.label.api_key_env)
+    named = (*profile.alerts.url_envs, profile.label.api_key_env, *profile.remote.secret_names())
     return tuple(name for name in named if name)
 
 
