@@ -43,6 +43,7 @@ class Lock:
     def __init__(self, store: Store, name: str, record: Record, etag: str, until: float) -> None:
         self._store, self._name = store, name
         self._record, self._etag, self._until = record, etag, until
+        self._beat = record.beat
         self._lost: str | None = None
         self._guard = threading.Lock()
 
@@ -54,39 +55,45 @@ class Lock:
     def check(self) -> None:
         """Raise RemoteLockLost when the lock expired or was taken; it stays lost."""
         if not self.held:
-            self._lost = self._lost or f"not renewed for {self._record.expiry_s:g} s, remote.lock_expiry_s"
-            raise RemoteLockLost(
-                f"the lock {self._name} in {self._store.where} is lost: {self._lost}",
-                remedy="Stop what needs it; run the same command again when the other machine is done.",
-            )
+            raise self._lost_now()
 
     def renew(self) -> None:
         """Write the next beat; RemoteLockLost when somebody else wrote, RemoteFailed when the store cannot be asked."""
         with self._guard:
             self.check()
-            following = self._record.model_copy(update={"beat": self._record.beat + 1})
+            following = self._following()
             sent_at = _now()
             try:
                 self._etag = _write(self._store, self._name, following, etag=self._etag)
             except (ConditionFailed, ArtifactMissing):
-                self._etag = self._still_ours()
-                return  # an earlier write came through although its answer did not: its time counts, so nothing is gained
-            self._record, self._until = following, sent_at + following.expiry_s
+                self._etag = self._still_ours()  # an earlier write came through, its answer did not: no time is gained
+                return
+            self._until = sent_at + following.expiry_s
+
+    def _following(self, *, released: bool = False) -> Record:
+        """No two writes are the same: else a rival's condition could hold for a later one than it read."""
+        self._beat += 1
+        return self._record.model_copy(update={"beat": self._beat, "released": released})
 
     def _still_ours(self) -> str:
         found = _read(self._store, self._name)
         if found is None or found[0].token != self._record.token or found[0].released:
             self._lost = f"{found[0].owner} has it" if found else "it was taken away"
-            self.check()
-            raise AssertionError  # check has raised
+            raise self._lost_now()
         return found[1]
+
+    def _lost_now(self) -> RemoteLockLost:
+        self._lost = self._lost or f"not renewed for {self._record.expiry_s:g} s, remote.lock_expiry_s"
+        return RemoteLockLost(
+            f"the lock {self._name} in {self._store.where} is lost: {self._lost}",
+            remedy="Stop what needs it; run the same command again when the other machine is done.",
+        )
 
     def release(self) -> None:
         """Give it up, so that another need not wait for the expiry; nothing when it is lost already."""
         with self._guard:
             if self._lost is None:
-                given = self._record.model_copy(update={"beat": self._record.beat + 1, "released": True})
-                self._lost = "released"
+                given, self._lost = self._following(released=True), "it was released"
                 try:
                     _write(self._store, self._name, given, etag=self._etag)
                 except (ConditionFailed, ArtifactMissing, RemoteFailed):

@@ -100,7 +100,7 @@ class Uploader:
         tries, told = 0, ""
         while (job := self._following()) is not None:
             try:
-                done = push(self._store, *job, stage=self._stage, on_event=self._on_event, stop=self._stop)
+                done = push(self._store, *job, stage=self._stage, on_event=self._hand_on, stop=self._stop)
             except Stopped:
                 return
             except (ArtifactError, RemoteDiffers, OSError) as error:
@@ -148,6 +148,8 @@ class Uploader:
                 self._change.wait(left)
 
     def _tell(self, text: str, *, warn: bool = False) -> None:
-        event: Event = Note(stage=self._stage, text=text, level="warning" if warn else "info")
+        self._hand_on(Note(stage=self._stage, text=text, level="warning" if warn else "info"))
+
+    def _hand_on(self, event: Event) -> None:
         with contextlib.suppress(EdgekilnError, OSError):  # a sink that fails must not end the uploads
             self._on_event(event)
