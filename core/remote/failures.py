@@ -173,7 +173,7 @@ UNCONDITIONAL_REMEDY = (
 Make = Callable[[str, str, str, Any], Exception]
 _KNOWN: tuple[tuple[frozenset[str], frozenset[int], Make], ...] = (
     (frozenset({"NoSuchBucket", "InvalidBucketName"}), frozenset(), _no_bucket),
-    (frozenset({"NoSuchKey", "NotFound", "NoSuchUpload"}), frozenset({404}), _missing),
+    (frozenset({"NoSuchKey", "NotFound"}), frozenset({404}), _missing),
     (frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"}), frozenset(), _clock),
     (
         frozenset(
@@ -189,7 +189,10 @@ _KNOWN: tuple[tuple[frozenset[str], frozenset[int], Make], ...] = (
         _refused,
     ),
     (
-        frozenset({"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}),
+        frozenset(
+            {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
+            | {"NoSuchUpload", "InvalidPart", "EntityTooSmall", "IncompleteBody"}
+        ),
         frozenset(),
         _bad_bytes,
     ),

@@ -6,18 +6,18 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from core.contract import FileRef, Stage
 from core.errors import ArtifactError, ArtifactMissing, FileTampered, ManifestBroken, UsageError
-from core.events import Note, OnEvent, Progress, ignore
+from core.events import Note, OnEvent, ignore
 from core.files import confine, disk_full, disk_full_is_an_error, sha256_of, sync_folder, write_atomic
 from core.remote.listing import files_of
 from core.remote.store import Store
+from core.remote.telling import EVERY_S, Telling
 from core.workspace import MANIFEST, MAX_MANIFEST_BYTES
 
 _MIB = 1 << 20
@@ -91,7 +91,8 @@ def pull(
     scratch = folder.with_name(f".{folder.name}.pull")
     _clear(scratch, {ref.path for ref in files})
     _refuse_too_much(files, scratch, max_bytes, name)
-    _fetch_all(store, name, files, scratch, _Telling(f"fetching {name}", files, stage, on_event))
+    telling = Telling(f"fetching {name}", sum(ref.bytes for ref in files), stage, on_event)
+    _Fetching(store, name, scratch, telling).all(files)
     write_atomic(scratch / MANIFEST, manifest)
     with disk_full_is_an_error(folder.parent):
         scratch.rename(folder)
@@ -118,55 +119,49 @@ def _refuse_too_much(files: tuple[FileRef, ...], scratch: Path, max_bytes: int, 
         raise disk_full(scratch)
 
 
-class _Telling:
-    def __init__(self, task: str, files: tuple[FileRef, ...], stage: Stage | None, on_event: OnEvent) -> None:
-        self._task, self._total, self._stage, self._on_event = task, sum(ref.bytes for ref in files), stage, on_event
-        self._done = 0
+class _Fetching:
+    """The files of one folder on their way into its scratch folder, `remote.threads` at a time."""
 
-    def add(self, count: int) -> None:
-        self._done += count
-        done, total = self._done / _MIB, self._total / _MIB
-        self._on_event(Progress(stage=self._stage, task=self._task, done=done, total=total, unit="MiB"))
+    def __init__(self, store: Store, name: str, scratch: Path, telling: Telling) -> None:
+        self._store, self._name, self._scratch, self._telling = store, name, scratch, telling
+        self._stop = threading.Event()
 
+    def all(self, files: tuple[FileRef, ...]) -> None:
+        with ThreadPoolExecutor(self._store.config.threads, thread_name_prefix="pull") as pool:
+            waiting = {pool.submit(self._one, ref) for ref in files}
+            try:
+                while waiting:
+                    done, waiting = wait(waiting, timeout=EVERY_S, return_when=FIRST_COMPLETED)
+                    for each in done:
+                        each.result()
+                    self._telling.tell()
+            finally:
+                self._stop.set()
+                pool.shutdown(cancel_futures=True)
+        self._telling.tell(last=True)
 
-def _fetch_all(store: Store, name: str, files: tuple[FileRef, ...], scratch: Path, telling: _Telling) -> None:
-    stop = threading.Event()
-    with ThreadPoolExecutor(store.config.threads, thread_name_prefix="pull") as pool:
-        waiting = {pool.submit(_fetch, store, name, ref, scratch, stop): ref for ref in files}
-        try:
-            for done in as_completed(waiting):
-                done.result()
-                telling.add(waiting[done].bytes)
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+    def _one(self, ref: FileRef) -> None:
+        path, digest = confine(self._scratch, ref.path), hashlib.sha256()
+        if path.is_file() and path.stat().st_size == ref.bytes and sha256_of(path) == ref.sha256:
+            self._telling.add(ref.bytes)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with disk_full_is_an_error(self._scratch), path.open("wb") as stream:
 
+            def take(data: bytes) -> None:
+                if self._stop.is_set():
+                    raise ArtifactError("another file of the folder failed", remedy=_REMEDY)
+                stream.write(data)
+                digest.update(data)
+                self._telling.add(len(data))
 
-def _fetch(store: Store, name: str, ref: FileRef, scratch: Path, stop: threading.Event) -> None:
-    path = confine(scratch, ref.path)
-    if path.is_file() and path.stat().st_size == ref.bytes and sha256_of(path) == ref.sha256:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    with disk_full_is_an_error(scratch), path.open("wb") as stream:
-        store.read(f"{name}/{ref.path}", _writer(stream.write, digest.update, stop), ref.bytes)
-        stream.flush()
-        os.fsync(stream.fileno())
-    if path.stat().st_size != ref.bytes or digest.hexdigest() != ref.sha256:
-        path.unlink()
-        raise FileTampered(
-            f"{name}/{ref.path} in {store.where} has sha256 {digest.hexdigest()[:12]}, its manifest says {ref.sha256[:12]}",
-            remedy=_REMEDY,
-        )
-
-
-def _writer(
-    write: Callable[[bytes], object], hash_in: Callable[[bytes], object], stop: threading.Event
-) -> Callable[[bytes], None]:
-    def take(data: bytes) -> None:
-        if stop.is_set():
-            raise ArtifactError("another file of the folder failed", remedy=_REMEDY)
-        write(data)
-        hash_in(data)
-
-    return take
+            self._store.read(f"{self._name}/{ref.path}", take, ref.bytes)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if path.stat().st_size != ref.bytes or digest.hexdigest() != ref.sha256:
+            path.unlink()
+            raise FileTampered(
+                f"{self._name}/{ref.path} in {self._store.where} has sha256 {digest.hexdigest()[:12]}, "
+                f"its manifest says {ref.sha256[:12]}",
+                remedy=_REMEDY,
+            )

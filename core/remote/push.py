@@ -11,15 +11,15 @@ from typing import Any
 
 from core.contract import FileRef, Stage
 from core.errors import ArtifactMissing, FileTampered, RemoteCorrupt, RemoteDiffers, RemoteFailed
-from core.events import Note, OnEvent, Progress, ignore
+from core.events import Note, OnEvent, ignore
 from core.files import confine, sha256_of
 from core.remote.failures import ConditionFailed
 from core.remote.listing import files_of
 from core.remote.store import SHA256, Store, pause
+from core.remote.telling import Telling
 from core.workspace import MANIFEST, MAX_MANIFEST_BYTES
 
 _MIB = 1 << 20
-_PROGRESS_S = 0.5
 _LOOK_S = 0.2
 _REMEDY = "The folder is not sent. Make it anew: run the same command again."
 
@@ -60,7 +60,7 @@ def push(
         return Pushed(name, 0, len(files) + 1, 0, time.perf_counter() - began)
     sizes = {each.name: each.bytes for each in store.listed(name)}
     total = sum(ref.bytes for ref in files)
-    with _Sending(store, _Telling(f"uploading {name}", total, stage, on_event), stop or threading.Event()) as sending:
+    with _Sending(store, Telling(f"uploading {name}", total, stage, on_event), stop or threading.Event()) as sending:
         for ref in files:
             path = _checked(folder, ref)
             target = f"{name}/{ref.path}"
@@ -125,38 +125,19 @@ def _checked(folder: Path, ref: FileRef) -> Path:
     return path
 
 
-class _Telling:
-    """Counts bytes from several threads and tells of them twice a second."""
-
-    def __init__(self, task: str, total: int, stage: Stage | None, on_event: OnEvent) -> None:
-        self._task, self._total, self._stage, self._on_event = task, total, stage, on_event
-        self._done, self._told_at, self._lock = 0, 0.0, threading.Lock()
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self._done += count  # negative where a part is sent again
-
-    def tell(self, *, last: bool = False) -> None:
-        """Emit from the caller's thread, so that sinks hear one thread."""
-        now = time.perf_counter()
-        if last or now - self._told_at >= _PROGRESS_S:
-            self._told_at = now
-            done, total = self._done / _MIB, self._total / _MIB
-            self._on_event(Progress(stage=self._stage, task=self._task, done=done, total=total, unit="MiB"))
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Upload:
     path: Path
     target: str
     ref: FileRef
     tries: int = 1
+    counted: int = 0
 
 
 class _Sending:
     """Uploads under way: at most `remote.threads` requests and `remote.max_mbs` for all of them together."""
 
-    def __init__(self, store: Store, telling: _Telling, stop: threading.Event) -> None:
+    def __init__(self, store: Store, telling: Telling, stop: threading.Event) -> None:
         self._store, self._telling, self._stop = store, telling, stop
         self._manager = _transfer_manager(store)
         self._ended: SimpleQueue[_Upload] = SimpleQueue()
@@ -214,6 +195,7 @@ class _Sending:
             if upload.tries >= self._store.config.attempts:
                 raise
             pause(upload.tries)
+            self._telling.add(-upload.counted)
             self._submit(_Upload(upload.path, upload.target, upload.ref, upload.tries + 1))
             return
         self.sent += 1
@@ -234,11 +216,12 @@ def _transfer_manager(store: Store) -> Any:
     return create_transfer_manager(store.client, told)
 
 
-def _subscriber(upload: _Upload, telling: _Telling, ended: SimpleQueue[_Upload]) -> Any:
+def _subscriber(upload: _Upload, telling: Telling, ended: SimpleQueue[_Upload]) -> Any:
     from s3transfer.subscribers import BaseSubscriber
 
     class Hears(BaseSubscriber):  # type: ignore[misc]
         def on_progress(self, bytes_transferred: int, **_: object) -> None:
+            upload.counted += bytes_transferred  # may miss some of several parts at once: it is progress only
             telling.add(bytes_transferred)
 
         def on_done(self, **_: object) -> None:

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -20,6 +20,7 @@ from core.config import secret
 from core.errors import (
     ArtifactError,
     ArtifactMissing,
+    RemoteFailed,
     RemoteSlow,
     RemoteUnconditional,
     RemoteUnreachable,
@@ -125,7 +126,7 @@ class Store:
         told = {SHA256: hashlib.sha256(data).hexdigest()}
         with self.recognised():
             answer = self.client.put_object(Bucket=self.bucket, Key=self.key(name), Body=data, Metadata=told, **more)
-        return str(answer["ETag"])
+        return str(_told(answer, "ETag", self.where))
 
     def checksum(self, sha256: str) -> dict[str, str]:
         """Return the parameter that lets the store check a whole object's SHA-256, none where it would not."""
@@ -135,9 +136,21 @@ class Store:
         """Look at an object; None when there is none."""
         try:
             with self.recognised():
-                return _stat(name, self.client.head_object(Bucket=self.bucket, Key=self.key(name)))
+                return self._stat(name, self.client.head_object(Bucket=self.bucket, Key=self.key(name)))
         except ArtifactMissing:
             return None
+
+    def _stat(self, name: str, answer: Any) -> Stat:
+        written = _told(answer, "LastModified", self.where)
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        now = parsedate_to_datetime(headers["date"]) if "date" in headers else written
+        return Stat(
+            name=name,
+            bytes=_told(answer, "ContentLength", self.where),
+            etag=_told(answer, "ETag", self.where),
+            sha256=answer.get("Metadata", {}).get(SHA256),
+            age_s=(now - written).total_seconds(),
+        )
 
     def get(self, name: str, max_bytes: int) -> tuple[bytes, Stat]:
         """Read a small object; ArtifactMissing, ArtifactError when it is larger than `max_bytes`."""
@@ -169,13 +182,15 @@ class Store:
     def _go_on(self, name: str, write: Callable[[bytes], object], max_bytes: int, got: _Got) -> Stat:
         more = {"Range": f"bytes={got.done}-", "IfMatch": got.stat.etag} if got.stat and got.done else {}
         answer = self.client.get_object(Bucket=self.bucket, Key=self.key(name), **more)
-        with answer["Body"] as body:
-            got.stat = got.stat or _stat(name, answer)
+        with closing(answer["Body"]) as body:
+            got.stat = got.stat or self._stat(name, answer)
             if got.stat.bytes > max_bytes:
                 raise ArtifactError(f"{name} in {self.where} has {got.stat.bytes} bytes > {max_bytes}", remedy=_LOOK)
             for piece in body.iter_chunks(_CHUNK_BYTES):
-                write(piece)
                 got.done += len(piece)
+                if got.done > got.stat.bytes:  # a store that ignores Range begins anew
+                    raise ArtifactError(f"{name} in {self.where} gave > {got.stat.bytes} bytes, its size", remedy=_LOOK)
+                write(piece)
                 if self._drips(got):
                     raise RemoteSlow(
                         f"{name} from {self.where} came with < {_LEAST_BYTES_PER_S} bytes/s",
@@ -224,16 +239,10 @@ def pause(tries: int) -> None:
     time.sleep(random.uniform(0.5, 1.0) * min(20.0, 0.1 * 2**tries))  # noqa: S311 - spreads retries, guards nothing
 
 
-def _stat(name: str, answer: Any) -> Stat:
-    headers = answer["ResponseMetadata"]["HTTPHeaders"]
-    now = parsedate_to_datetime(headers["date"]) if "date" in headers else answer["LastModified"]
-    return Stat(
-        name=name,
-        bytes=answer["ContentLength"],
-        etag=answer["ETag"],
-        sha256=answer.get("Metadata", {}).get(SHA256),
-        age_s=(now - answer["LastModified"]).total_seconds(),
-    )
+def _told(answer: Any, name: str, where: str) -> Any:
+    if name not in answer:
+        raise RemoteFailed(f"{where} answers without {name}, as no S3 store does", remedy="Mend remote.endpoint_url.")
+    return answer[name]
 
 
 def _key_names(config: RemoteConfig) -> str:

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ArtifactError, ArtifactMissing, DiskFull, FileTampered, ManifestBroken, RemoteDiffers, UsageError
+from core.errors import (
+    ArtifactError,
+    ArtifactMissing,
+    DiskFull,
+    EdgekilnError,
+    FileTampered,
+    ManifestBroken,
+    RemoteDiffers,
+    UsageError,
+)
 from core.events import Event, Note, Progress
 from core.remote.pull import folders, pull, pull_newest
 from core.remote.push import Stopped, push
@@ -102,13 +111,13 @@ def test_a_name_is_written_once(place: Place, folder: Make) -> None:
 
 
 def test_two_machines_may_push_the_same_folder_at_once(place: Place, folder: Make, tmp_path: Path) -> None:
-    here = folder(a=200_000, b=200_000, c=200_000)
+    here = folder(a=200_000, b=12 << 20, c=200_000)
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
             push(place.store(), here, NAME)
-        except ArtifactError as error:
+        except EdgekilnError as error:
             errors.append(error)
 
     both = [threading.Thread(target=work) for _ in range(2)]
