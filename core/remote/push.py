@@ -148,7 +148,7 @@ class _Sending:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        self._manager.shutdown(cancel=failure[0] is not None)
+        self._manager.__exit__(*failure)  # its shutdown(cancel=True) raises a TypeError (s3transfer 0.19.3)
 
     def there(self, ref: FileRef) -> None:
         self.found += 1

@@ -6,7 +6,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Place:
     bucket: str
     manners: Manners
     client: Any  # straight to the server, for looking and spoiling
+    stores: dict[str, Store] = field(default_factory=dict)
 
     def config(self, port: int | None = None, **more: Any) -> RemoteConfig:
         told = {
@@ -44,7 +45,12 @@ class Place:
         return RemoteConfig(**{**told, **more})
 
     def store(self, port: int | None = None, **more: Any) -> Store:
-        return Store(self.config(port, **more))
+        """Return one store for the same settings: making a client takes as long as many requests."""
+        told = self.config(port, **more)
+        key = told.model_dump_json()
+        if key not in self.stores:
+            self.stores[key] = Store(told)
+        return self.stores[key]
 
     def names(self) -> list[str]:
         return [each["Key"] for each in self.client.list_objects_v2(Bucket=self.bucket).get("Contents", ())]
@@ -63,31 +69,27 @@ def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[tuple[int, Manners]]:
+def server() -> Iterator[tuple[int, Manners, Any]]:
     manners = Manners()
     running = serve(manners)
     threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    yield running.server_port, manners
+    url = f"http://127.0.0.1:{running.server_port}"
+    keys = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET_KEY, "region_name": "us-east-1"}
+    client = boto3.client("s3", endpoint_url=url, **keys)
+    yield running.server_port, manners, client
+    client.close()
     running.shutdown()
     running.server_close()
 
 
 @pytest.fixture
-def place(server: tuple[int, Manners]) -> Iterator[Place]:
-    port, manners = server
+def place(server: tuple[int, Manners, Any]) -> Iterator[Place]:
+    port, manners, client = server
     vars(manners).update(vars(Manners()))
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{port}",
-        region_name="us-east-1",
-        aws_access_key_id=KEY,
-        aws_secret_access_key=SECRET_KEY,
-    )
     bucket = f"kiln-{uuid.uuid4().hex[:12]}"
     client.create_bucket(Bucket=bucket)
     yield Place(port, bucket, manners, client)
     vars(manners).update(vars(Manners()))
-    client.close()
 
 
 @pytest.fixture

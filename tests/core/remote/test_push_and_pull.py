@@ -21,6 +21,7 @@ from core.errors import (
 from core.events import Event, Note, Progress
 from core.remote.pull import folders, pull, pull_newest
 from core.remote.push import Stopped, push
+from core.remote.store import Store
 from core.train import sealed
 from tests.core.remote.conftest import Place
 
@@ -116,7 +117,7 @@ def test_two_machines_may_push_the_same_folder_at_once(place: Place, folder: Mak
 
     def work() -> None:
         try:
-            push(place.store(), here, NAME)
+            push(Store(place.config()), here, NAME)
         except EdgekilnError as error:
             errors.append(error)
 
