@@ -40,12 +40,13 @@ def recognised(where: str, key_names: str) -> Iterator[None]:
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
     except ClientError as error:
         raise _of_response(error, where, key_names) from None  # the response repeats the access key
-    except (BotoCoreError, Boto3Error) as error:
+    except (BotoCoreError, Boto3Error, HTTPError) as error:
         raise _of_client(error, where, key_names) from None  # a proxy's address may hold a password
     except (ConnectionError, TimeoutError) as error:
         raise _unreachable(where, type(error).__name__) from error
@@ -74,7 +75,7 @@ def _of_client(error: Exception, where: str, key_names: str) -> Exception:
     if name in {"ProxyConnectionError", "SSLError", "InvalidProxiesConfigError"}:
         hint = "the proxy of HTTPS_PROXY" if "Prox" in name else "the certificate: AWS_CA_BUNDLE names one to trust"
         return RemoteUnreachable(f"no connection to {where} opens: {name}", remedy=f"Mend {hint}.")
-    if name.startswith(("HTTPClient", "Connection", "EndpointConnection", "ResponseStreaming", "IncompleteRead")):
+    if name.startswith(("HTTPClient", "Connection", "EndpointConnection", "ProtocolError", "IncompleteRead")):
         return _unreachable(where, name)
     if name in {"FlexibleChecksumError", "ChecksumError"}:
         return _corrupt(where, name)

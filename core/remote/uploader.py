@@ -17,7 +17,7 @@ from core.remote.store import Store
 
 _LONGEST_S = 60.0
 _URGENT_S = 1.0  # between tries while somebody waits in flush
-_STOP_S = 10.0
+_STOP_S = 3.0  # for a request under way; what it sends is the next push's gain
 
 
 class Uploader:
@@ -86,13 +86,14 @@ class Uploader:
 
     def close(self) -> tuple[Path, ...]:
         """Stop and return what is not in the store, told in a Note; it stays on this disk."""
+        first = not self._stop.is_set()
         self._stop.set()
         with self._change:
             self._change.notify_all()
-        self._thread.join(_STOP_S)
+        self._thread.join(_STOP_S if first else 0)
         with self._change:
             left = tuple(self._promised)
-        if left:
+        if left and first:
             self._tell(f"not uploaded yet: {', '.join(folder.name for folder in left)}", warn=True)
         return left
 

@@ -90,11 +90,16 @@ class Proxy:
             up = faults.cut_up.pop(0) if faults.cut_up else None
             down = faults.cut_down.pop(0) if faults.cut_down else None
             if faults.lose_answers and b"\r\nif-" in head.lower():
-                faults.lose_answers, down = faults.lose_answers - 1, 0
+                faults.lose_answers, down = faults.lose_answers - 1, 0  # but for "100 Continue", which asks for the body
             back = threading.Thread(target=self._pump, args=(server, client, b"", down, "down_bytes_s"), daemon=True)
             back.start()
             self._pump(client, server, head, up, "up_bytes_s")
         return None
+
+    def _piece(self, rate: str) -> int:
+        """Return how much is read at once: at a low rate little, so that it drips."""
+        limit = getattr(self.faults, rate)
+        return min(1 << 14, max(1, int(limit / 20))) if limit else 1 << 14
 
     def _say(self, client: socket.socket, answer: bytes) -> None:
         client.sendall(answer)
@@ -108,14 +113,14 @@ class Proxy:
     def _pump(self, source: socket.socket, target: socket.socket, first: bytes, cut: int | None, rate: str) -> None:
         passed, data = 0, first
         with contextlib.suppress(OSError):
-            while data or (data := source.recv(1 << 14)):
-                if cut is not None and passed + len(data) > cut:
+            while data or (data := source.recv(self._piece(rate))):
+                if cut is not None and passed + len(data) > cut and not data.startswith(b"HTTP/1.1 100 "):
                     target.sendall(data[: cut - passed])
                     _reset(source)
                     _reset(target)
                     return
                 target.sendall(data)
-                passed += len(data)
+                passed += 0 if data.startswith(b"HTTP/1.1 100 ") else len(data)
                 if limit := getattr(self.faults, rate):
                     time.sleep(len(data) / limit)
                 data = b""

@@ -101,8 +101,8 @@ SAID = [
     (s3_error("501 No", "NotImplemented"), RemoteUnconditional, "NotImplemented"),
     (s3_error("400 Bad Request", "BadDigest"), RemoteCorrupt, "BadDigest"),
     (s3_error("418 Teapot", "Teapot"), RemoteFailed, "Teapot"),
-    (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", EdgekilnError, ""),
-    (b"SSH-2.0-OpenSSH_9.6\r\n", RemoteUnreachable, ""),
+    (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", RemoteFailed, "without ETag, as no S3 store does"),
+    (b"SSH-2.0-OpenSSH_9.6\r\n", RemoteUnreachable, "Connection"),
 ]
 
 
@@ -113,7 +113,7 @@ def test_what_a_store_answers_becomes_its_own_error(
     proxy.faults.says = [answer] * 4
     with pytest.raises(kind, match=text) as failed:
         place.store(proxy.port, attempts=1).put_plain("x", b"x")
-    assert kind is EdgekilnError or type(failed.value) is kind
+    assert type(failed.value) is kind
     assert failed.value.remedy
 
 
@@ -141,10 +141,10 @@ def test_a_silent_store_is_slow_after_its_time(place: Place, proxy: Proxy) -> No
 
 def test_a_store_that_drips_for_ever_is_slow_too(place: Place, proxy: Proxy) -> None:
     put_segment(place.store(), "s", b"x" * 300_000)
-    proxy.faults.down_bytes_s = 20_000  # a chunk of 16 KiB takes most of a second, so no read waits long enough to fail
+    proxy.faults.down_bytes_s = 500  # a few bytes twenty times a second: no read waits long enough to fail
     began = time.monotonic()
     with pytest.raises(RemoteSlow, match="bytes/s"):
-        fetch_segment(place.store(proxy.port, timeout_s=2.0, attempts=1), "s", 1 << 20)
+        fetch_segment(place.store(proxy.port, timeout_s=1.0, attempts=1), "s", 1 << 20)
     assert time.monotonic() - began < 10
 
 
