@@ -92,6 +92,18 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({self.where})"
 
+    def __enter__(self) -> Store:
+        """Return the open store."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the next use opens new ones."""
+        self.client.close()
+
     def recognised(self) -> AbstractContextManager[None]:
         """Return a context that turns what the client raises into errors of ours."""
         return recognised(self.where, _key_names(self.config))

@@ -40,6 +40,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         made.client.create_bucket(Bucket="kiln")
         made.traits()
         yield made
+        made.close()
         server.terminate()
 
 
@@ -87,5 +88,6 @@ def test_a_push_costs_little_more_than_a_bare_upload(store: Store, folder: Path,
     slow = Store(store.config.model_copy(update={"max_mbs": bare_mbs / 2}))
     slow.traits()
     broken, _ = ratio(store, slow, folder, "broken", 1)
+    slow.close()
     record_property("broken on purpose: remote.max_mbs is half of that", round(broken, 2))
     assert not reached("push_to_bare", broken, PUSH_TO_BARE)

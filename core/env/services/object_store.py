@@ -41,8 +41,8 @@ def read(argument: dict[str, Any]) -> StoreReading:
     config = asked.remote.model_copy(update={**limits, "attempts": 1})
     began = time.perf_counter()
     try:
-        store = Store(config)
-        traits = store.traits()
+        with Store(config) as store:
+            traits = store.traits()
     except EdgekilnError as error:
         seconds = time.perf_counter() - began
         told = {"code": error.code, "problem": error.problem, "remedy": error.remedy}

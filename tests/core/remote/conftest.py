@@ -88,7 +88,10 @@ def place(server: tuple[int, Manners, Any]) -> Iterator[Place]:
     vars(manners).update(vars(Manners()))
     bucket = f"kiln-{uuid.uuid4().hex[:12]}"
     client.create_bucket(Bucket=bucket)
-    yield Place(port, bucket, manners, client)
+    made = Place(port, bucket, manners, client)
+    yield made
+    for store in made.stores.values():
+        store.close()
     vars(manners).update(vars(Manners()))
 
 

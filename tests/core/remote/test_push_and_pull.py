@@ -117,7 +117,8 @@ def test_two_machines_may_push_the_same_folder_at_once(place: Place, folder: Mak
 
     def work() -> None:
         try:
-            push(Store(place.config()), here, NAME)
+            with Store(place.config()) as store:
+                push(store, here, NAME)
         except EdgekilnError as error:
             errors.append(error)
 
@@ -148,8 +149,16 @@ def test_a_push_that_is_told_to_stop_stops_and_leaves_no_manifest(place: Place, 
     assert not [key for key in place.names() if key.endswith("manifest.json")]
 
 
-@pytest.mark.parametrize("spoiled", ["model.safetensors", "state/rng.bin", "manifest.json"])
-@pytest.mark.parametrize("how", ["bit", "short", "gone"])
+@pytest.mark.parametrize(
+    ("spoiled", "how"),
+    [
+        ("model.safetensors", "bit"),
+        ("model.safetensors", "short"),
+        ("state/rng.bin", "gone"),
+        ("manifest.json", "bit"),
+        ("manifest.json", "gone"),
+    ],
+)
 def test_the_newest_that_is_whole_is_taken_and_the_broken_one_is_told(
     place: Place, folder: Make, tmp_path: Path, spoiled: str, how: str
 ) -> None:
