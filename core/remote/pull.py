@@ -79,20 +79,27 @@ def pull(
 ) -> Path:
     """Fetch a folder; it appears only whole and verified. What a killed pull had fetched is not fetched again.
 
-    An ArtifactError says what is broken in the store, `max_bytes` bounds all files together; DiskFull before the first byte
-    where they cannot fit; UsageError when `folder` exists. One pull at a time into a folder: the caller holds the workspace.
+    A folder that is here already, whole and the same, is returned as it is; UsageError for any other one. An ArtifactError
+    says what is broken in the store; `max_bytes` bounds all files together; DiskFull before the first byte where they cannot
+    fit. One pull at a time into a folder: the caller holds the workspace.
     """
-    if folder.exists():
-        raise UsageError(f"{folder} exists already", remedy="Pull to another place, or move it away.")
     manifest, stat = store.get(f"{name}/{MANIFEST}", MAX_MANIFEST_BYTES)
     if stat.sha256 not in {None, hashlib.sha256(manifest).hexdigest()}:
         raise ManifestBroken(f"{name}/{MANIFEST} in {store.where} is not what was sent", remedy=_REMEDY)
     files = files_of(manifest, f"{name} in {store.where}")
+    if folder.exists():
+        if not _is_whole(folder, manifest, files):
+            raise UsageError(f"{folder} exists and is not {name}", remedy="Pull to another place, or move it away.")
+        return folder
     scratch = folder.with_name(f".{folder.name}.pull")
     _clear(scratch, {ref.path for ref in files})
     _refuse_too_much(files, scratch, max_bytes, name)
     telling = Telling(f"fetching {name}", sum(ref.bytes for ref in files), stage, on_event)
-    _Fetching(store, name, scratch, telling).all(files)
+    try:
+        _Fetching(store, name, scratch, telling).all(files)
+    except ArtifactError:  # broken in the store: what came of it is of no use
+        shutil.rmtree(scratch)
+        raise
     write_atomic(scratch / MANIFEST, manifest)
     with disk_full_is_an_error(folder.parent):
         scratch.rename(folder)
@@ -100,9 +107,21 @@ def pull(
     return folder
 
 
+def _is_whole(folder: Path, manifest: bytes, files: tuple[FileRef, ...]) -> bool:
+    held = folder / MANIFEST
+    if not held.is_file() or held.stat().st_size != len(manifest) or held.read_bytes() != manifest:
+        return False
+    return all(_is(confine(folder, ref.path), ref) for ref in files)
+
+
+def _is(path: Path, ref: FileRef) -> bool:
+    return path.is_file() and path.stat().st_size == ref.bytes and sha256_of(path) == ref.sha256
+
+
 def _clear(scratch: Path, wanted: set[str]) -> None:
     """Keep of an earlier scratch folder only files that are wanted; links are never followed."""
-    scratch.mkdir(parents=True, exist_ok=True)
+    with disk_full_is_an_error(scratch.parent):
+        scratch.mkdir(parents=True, exist_ok=True)
     for path in sorted(scratch.rglob("*"), reverse=True):
         if path.is_symlink() or (path.is_file() and path.relative_to(scratch).as_posix() not in wanted):
             path.unlink()
@@ -142,7 +161,7 @@ class _Fetching:
 
     def _one(self, ref: FileRef) -> None:
         path, digest = confine(self._scratch, ref.path), hashlib.sha256()
-        if path.is_file() and path.stat().st_size == ref.bytes and sha256_of(path) == ref.sha256:
+        if _is(path, ref):
             self._telling.add(ref.bytes)
             return
         path.parent.mkdir(parents=True, exist_ok=True)

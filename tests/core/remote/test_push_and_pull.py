@@ -176,7 +176,7 @@ def test_the_newest_that_is_whole_is_taken_and_the_broken_one_is_told(
         place.client.put_object(Bucket=place.bucket, Key=key, Body=changed, Metadata=told_as)
     told: list[Event] = []
     found = pull_newest(store, "runs/r", tmp_path / "got", max_bytes=ROOM, on_event=told.append)
-    assert found.name == "step-00000010"
+    assert [path.name for path in (tmp_path / "got").iterdir()] == [found.name] == ["step-00000010"]
     assert tree(found) == tree(older)
     warned = [event.text for event in told if isinstance(event, Note)]
     unfinished = (spoiled, how) == ("manifest.json", "gone")
@@ -252,8 +252,21 @@ def test_what_a_killed_pull_had_fetched_is_not_fetched_again(place: Place, folde
     (scratch / "state").symlink_to(tmp_path)
     assert tree(pull(place.store(), NAME, tmp_path / "there", max_bytes=ROOM)) == tree(here)
     assert place.manners.sent("GET", "model.safetensors") == 0
-    with pytest.raises(UsageError, match="exists already"):
-        pull(place.store(), NAME, tmp_path / "there", max_bytes=ROOM)
+
+
+def test_a_folder_that_is_here_already_is_kept_when_whole_and_refused_when_not(
+    place: Place, folder: Make, tmp_path: Path
+) -> None:
+    here, store = folder(), place.store()
+    push(store, here, NAME)
+    assert pull(store, NAME, here, max_bytes=ROOM) == here
+    assert not place.manners.sent("GET", "model.safetensors")
+    (here / "empty").write_bytes(b"1")
+    with pytest.raises(UsageError, match="exists and is not checkpoints/run"):
+        pull(store, NAME, here, max_bytes=ROOM)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UsageError):
+        pull(store, NAME, tmp_path / "other", max_bytes=ROOM)
 
 
 def test_a_manifest_that_is_no_manifest_is_told(place: Place, tmp_path: Path) -> None:
