@@ -24,6 +24,7 @@ from core.remote.push import Stopped, push
 from core.remote.store import Store
 from core.train import sealed
 from tests.core.remote.conftest import Place
+from tests.core.remote.proxy import Proxy
 
 Make = Callable[..., Path]
 ROOM = 1 << 30
@@ -273,3 +274,20 @@ def test_a_manifest_that_is_no_manifest_is_told(place: Place, tmp_path: Path) ->
     place.client.put_object(Bucket=place.bucket, Key=f"kiln/{NAME}/manifest.json", Body=b"\xff{")
     with pytest.raises(ManifestBroken):
         pull(place.store(), NAME, tmp_path / "there", max_bytes=ROOM)
+
+
+def test_a_bandwidth_limit_bounds_all_files_together(place: Place, folder: Make) -> None:
+    here = folder(a=1_500_000, b=1_500_000, c=1_000_000)
+    store = place.store(max_mbs=2.5)
+    store.traits()
+    assert 1.2 < push(store, here, NAME).seconds < 4
+
+
+@pytest.mark.full
+def test_a_slow_line_is_no_failure_while_bytes_move(place: Place, proxy: Proxy, folder: Make, tmp_path: Path) -> None:
+    here, store = folder(a=6 << 20, b=100_000), place.store(proxy.port, timeout_s=3.0, attempts=1, threads=1)
+    store.traits()
+    proxy.faults.up_bytes_s = 1_500_000
+    assert push(store, here, NAME).seconds > 2
+    proxy.faults.up_bytes_s, proxy.faults.down_bytes_s = 0, 1_500_000
+    assert tree(pull(store, NAME, tmp_path / "there", max_bytes=ROOM)) == tree(here)
