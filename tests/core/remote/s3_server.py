@@ -47,7 +47,10 @@ class Strict:
         method, length = environ["REQUEST_METHOD"], int(environ.get("CONTENT_LENGTH") or 0)
         self._manners.asked.append((method, environ["PATH_INFO"], length))
         if method != "PUT":
-            return self._app(environ, start_response)
+            try:
+                return self._app(environ, start_response)
+            except KeyError:  # moto's, for an upload that was aborted
+                return _say(start_response, "404 Not Found", "NoSuchUpload")
         body = environ["wsgi.input"].read(length)
         if self._manners.garble > 0 and length:
             self._manners.garble -= 1

@@ -8,6 +8,7 @@ import pytest
 
 from core.errors import ArtifactError, ArtifactMissing, FileTampered, PathEscapes, RemoteDiffers, RemoteUnconditional
 from core.remote.segments import fetch_segment, put_segment, segments
+from core.remote.store import Store, Traits
 from tests.core.remote.conftest import Place
 from tests.core.remote.proxy import Proxy
 
@@ -89,6 +90,15 @@ def test_a_write_whose_answer_was_lost_is_seen_as_ours(place: Place, proxy: Prox
     assert put_segment(store, "ledger/1", b"one") is False
     assert proxy.faults.lose_answers == 0
     assert fetch_segment(store, "ledger/1", 100) == b"one"
+
+
+def test_a_store_is_not_taken_for_unconditional_when_answers_are_lost(place: Place, proxy: Proxy) -> None:
+    for lost in (1, 2, 3):
+        proxy.faults.lose_answers = lost
+        with Store(place.config(proxy.port, attempts=5)) as store:
+            assert store.traits() == Traits(checks_sha256=True, conditional=True)
+        assert proxy.faults.lose_answers == 0
+        proxy.drop()
 
 
 @pytest.mark.parametrize("conditions", ["ignored", "refused"])
