@@ -52,6 +52,11 @@ def recognised(where: str, key_names: str) -> Iterator[None]:
         raise _unreachable(where, type(error).__name__) from error
 
 
+_HINTS = {
+    "ProxyConnectionError": "Mend the proxy that HTTPS_PROXY or HTTP_PROXY names, or except the store with NO_PROXY.",
+    "InvalidProxiesConfigError": "Mend the proxy that HTTPS_PROXY or HTTP_PROXY names, or except the store with NO_PROXY.",
+    "SSLError": "Name the certificate to trust with AWS_CA_BUNDLE; if it is trusted, look after the line: TLS broke.",
+}
 _KEYLESS = {
     "NoCredentialsError",
     "PartialCredentialsError",
@@ -72,9 +77,8 @@ def _of_client(error: Exception, where: str, key_names: str) -> Exception:
             f"the connection to {where} was {kind} > remote.{limit}",
             remedy=f"Look after the network and the store; a slow one is given more time by remote.{limit}.",
         )
-    if name in {"ProxyConnectionError", "SSLError", "InvalidProxiesConfigError"}:
-        hint = "the proxy of HTTPS_PROXY" if "Prox" in name else "the certificate: AWS_CA_BUNDLE names one to trust"
-        return RemoteUnreachable(f"no connection to {where} opens: {name}", remedy=f"Mend {hint}.")
+    if name in _HINTS:
+        return RemoteUnreachable(f"no connection to {where} opens: {name}", remedy=_HINTS[name])
     if name.startswith(("HTTPClient", "Connection", "EndpointConnection", "ProtocolError", "IncompleteRead")):
         return _unreachable(where, name)
     if name in {"FlexibleChecksumError", "ChecksumError"}:

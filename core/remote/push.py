@@ -167,8 +167,8 @@ class _Sending:
         config, metadata = self._store.config, {SHA256: upload.ref.sha256}
         whole = upload.ref.bytes <= config.part_mib * _MIB
         sums = self._store.checksum(upload.ref.sha256)
-        if sums and not whole:  # of several parts each has a sum of its own
-            sums = {"ChecksumAlgorithm": "SHA256"}
+        if not whole:  # each part has a sum of its own; without TLS boto3 signs its bytes, which is the same sum once more
+            sums = {"ChecksumAlgorithm": "SHA256"} if sums and self._store.encrypted else {}
         with self._store.recognised():
             self._futures[upload.target] = self._manager.upload(
                 str(upload.path),

@@ -85,6 +85,7 @@ class Store:
         self.bucket, _, self.prefix = config.url.removeprefix("s3://").partition("/")
         host = urlsplit(config.endpoint_url or "").netloc
         self.where = config.url + (f" at {host}" if host else "")
+        self.encrypted = not (config.endpoint_url or "https:").startswith("http:")
         self._traits: Traits | None = None
         self._probing = threading.Lock()
         self.client = _client(config, self.recognised)

@@ -29,6 +29,7 @@ class Manners:
     conditions: str = "kept"  # or "ignored", "refused"
     garble: int = 0  # the next bodies of so many PUTs arrive with one bit changed
     asked: list[tuple[str, str, int]] = field(default_factory=list)
+    trailers: list[str] = field(default_factory=list)  # of the PUTs whose sum came after the body, as over TLS
 
     def sent(self, method: str, ending: str) -> int:
         """Return how often a key that ends so was asked for with a method."""
@@ -51,7 +52,13 @@ class Strict:
                 return self._app(environ, start_response)
             except KeyError:  # moto's, for an upload that was aborted
                 return _say(start_response, "404 Not Found", "NoSuchUpload")
-        body = environ["wsgi.input"].read(length)
+        if "HTTP_X_AMZ_TRAILER" in environ:
+            self._manners.trailers.append(environ["HTTP_X_AMZ_TRAILER"])
+        if environ.pop("HTTP_TRANSFER_ENCODING", "") == "chunked":
+            body = environ["wsgi.input"].read()
+            environ["CONTENT_LENGTH"] = str(len(body))
+        else:
+            body = environ["wsgi.input"].read(length)
         if self._manners.garble > 0 and length:
             self._manners.garble -= 1
             body = bytes([body[0] ^ 1]) + body[1:]
@@ -93,9 +100,9 @@ class _Quiet(WSGIRequestHandler):
         return
 
 
-def serve(manners: Manners, port: int = 0) -> Any:
-    """Return a server that listens; the caller runs `serve_forever` and `shutdown`."""
-    return make_server("127.0.0.1", port, Strict(manners), threaded=True, request_handler=_Quiet)
+def serve(manners: Manners, certificate: tuple[str, str] | None = None) -> Any:
+    """Return a server that listens, with TLS for a certificate and its key; the caller runs and shuts it down."""
+    return make_server("127.0.0.1", 0, Strict(manners), threaded=True, request_handler=_Quiet, ssl_context=certificate)
 
 
 if __name__ == "__main__":
