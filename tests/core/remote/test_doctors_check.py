@@ -18,9 +18,11 @@ from tests.core.remote.conftest import KEY, SECRET_KEY, Place
 from tests.core.remote.proxy import Proxy
 
 
-def context(place: Place, folder: Path, port: int | None = None, **more: object) -> Context:
+def context(place: Place, folder: Path, port: int | None = None, seconds: float = 5.0, **more: object) -> Context:
     told = {**place.config(port).model_dump(exclude_defaults=True), **more}
-    profile = config.load("demo", {f"remote.{name}": value for name, value in told.items()} | {"env.probe_timeout_s": 5.0})
+    profile = config.load(
+        "demo", {f"remote.{name}": value for name, value in told.items()} | {"env.probe_timeout_s": seconds}
+    )
     return Context(profile, folder, frozenset({Role.TRAINER}), folder, folder)
 
 
@@ -69,7 +71,7 @@ def test_a_store_that_cannot_hold_a_lock_is_a_finding(place: Place, tmp_path: Pa
 def test_a_store_out_of_reach_or_silent_or_without_its_key_is_a_finding(
     place: Place, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = context(place, tmp_path, proxy.port)
+    here = context(place, tmp_path, proxy.port, seconds=1.0)
     proxy.faults.refuse = True
     assert "service-remote-unreachable" in look(here)[0][0].evidence
     proxy.faults.refuse, proxy.faults.silent = False, True

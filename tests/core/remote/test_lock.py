@@ -54,6 +54,7 @@ def test_renewal_keeps_it_past_its_expiry(place: Place) -> None:
             take(place.store(lock_expiry_s=1), NAME, "kiln-2")
 
 
+@pytest.mark.full
 def test_a_dead_holders_lock_is_taken_over_after_its_expiry_and_the_dead_one_knows(place: Place) -> None:
     dead = take(place.store(lock_expiry_s=1), NAME, "kiln-1")
     began = time.monotonic()

@@ -277,10 +277,10 @@ def test_a_manifest_that_is_no_manifest_is_told(place: Place, tmp_path: Path) ->
 
 
 def test_a_bandwidth_limit_bounds_all_files_together(place: Place, folder: Make) -> None:
-    here = folder(a=1_500_000, b=1_500_000, c=1_000_000)
+    here = folder(a=1_000_000, b=1_000_000, c=500_000)
     store = place.store(max_mbs=2.5)
     store.traits()
-    assert 1.2 < push(store, here, NAME).seconds < 4
+    assert push(store, here, NAME).seconds > 0.7  # unbounded: 0.1 s
 
 
 @pytest.mark.full

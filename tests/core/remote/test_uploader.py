@@ -55,7 +55,7 @@ def test_an_outage_is_told_once_and_waited_out_while_the_work_goes_on(
     began = time.monotonic()
     assert uploader.submit(here, "r/a")
     assert time.monotonic() - began < 0.1
-    assert uploader.flush(3.0) == (here,)
+    assert uploader.flush(1.5) == (here,)
     assert uploader.uploading(here)
     assert len(notes(told, "warning")) == 1
     assert "uploaded later, the work goes on" in notes(told, "warning")[0]
@@ -108,6 +108,7 @@ def test_closing_in_an_outage_ends_soon_and_names_what_is_not_there(
     assert not uploader.submit(folder("b"), "r/b")
 
 
+@pytest.mark.full
 def test_closing_while_a_slow_upload_runs_ends_soon(place: Place, proxy: Proxy, folder: Make) -> None:
     store = place.store(proxy.port)
     store.traits()
