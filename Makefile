@@ -31,13 +31,13 @@ $(STAMP): pyproject.toml constraints.txt
 	} >&2
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	echo "installing packages into $(VENV)"
-	$(PIP) install -c constraints.txt $(EXTRA_INDEX) -e ".[flow,train,dev]"
+	$(PIP) install -c constraints.txt $(EXTRA_INDEX) -e ".[flow,train,remote,dev]"
 	$(BIN)/python -c 'import torch; print("torch", torch.__version__, "for CUDA", torch.version.cuda) if torch.version.cuda else print("torch", torch.__version__, "for the CPU")'
 	$(BIN)/edgekiln toolchain build
 	# on the libraries just built: nothing is compiled a second time
 	archive="$$($(BIN)/edgekiln toolchain archive)"
 	CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF" $(PIP) install --quiet -c constraints.txt "$$archive"
-	$(PIP) install --quiet -c constraints.txt $(EXTRA_INDEX) -e ".[flow,train,dev,teacher]"
+	$(PIP) install --quiet -c constraints.txt $(EXTRA_INDEX) -e ".[flow,train,remote,dev,teacher]"
 	$(PIP) check
 	touch $@
 
@@ -46,7 +46,7 @@ demo: setup ## the whole job on the embedded default
 
 wheelhouse: setup ## every pinned package in ./wheelhouse: mends or sets up a machine without a network
 	@mkdir -p "$(WHEELHOUSE)"
-	$(PIP) wheel --wheel-dir "$(WHEELHOUSE)" -c constraints.txt $(EXTRA_INDEX) ".[flow,train,dev]" pip setuptools
+	$(PIP) wheel --wheel-dir "$(WHEELHOUSE)" -c constraints.txt $(EXTRA_INDEX) ".[flow,train,remote,dev]" pip setuptools
 	archive="$$($(BIN)/edgekiln toolchain archive)"
 	# as in setup: without llama.cpp, which is built on the machine itself, from the same archive
 	CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF" \

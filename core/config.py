@@ -23,6 +23,7 @@ from core.errors import BadConfig, EnvironmentFault, ToolMissing, UnknownProfile
 from core.field_types import ProfileName, VariableName
 from core.label.section import LabelConfig as LabelConfig  # noqa: PLC0414  # a section like the others
 from core.mistakes import describe, shortened
+from core.remote.settings import RemoteConfig
 from core.section import Operational, Section
 from core.yaml_file import parse_yaml, read_yaml
 
@@ -187,6 +188,7 @@ class Profile(Contract):
     bench: BenchConfig = BenchConfig()
     ingest: IngestConfig = IngestConfig()
     alerts: AlertConfig = AlertConfig()
+    remote: RemoteConfig = RemoteConfig()
 
 
 def shipped(folder: str) -> Path:

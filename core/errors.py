@@ -11,6 +11,8 @@ EdgekilnError                 1   other
 |- GateRefused                5   a gate or a regression said no
 |- ServiceError               6   an outside service (retryable)
 |  |- TeacherFailed, BoardUnreachable
+|  |- RemoteFailed: RemoteUnreachable, RemoteSlow, RemoteCorrupt, RemoteNoCredentials, RemoteRefused, RemoteNoBucket,
+|  |  RemoteWrongRegion, RemoteClockSkew, RemoteUnconditional, RemoteDiffers, RemoteLocked, RemoteLockLost
 |- BudgetReached              7   a budget stopped the work
 |- TrainingDiverged           1   a loss or gradient became no number
 |- ArtifactError              1   what lies in the workspace
@@ -210,6 +212,92 @@ class BoardUnreachable(ServiceError):
     """The board cannot be reached or used over SSH."""
 
     code = "service-board"
+
+
+class RemoteFailed(ServiceError):
+    """The object store failed in a way that has no code of its own."""
+
+    code = "service-remote"
+
+
+class RemoteUnreachable(RemoteFailed):
+    """No connection to the object store opens, or it breaks."""
+
+    code = "service-remote-unreachable"
+
+
+class RemoteSlow(RemoteFailed):
+    """The object store does not answer in time, or asks to be asked less."""
+
+    code = "service-remote-slow"
+
+
+class RemoteCorrupt(RemoteFailed):
+    """What the object store took in or gave out is not what was sent."""
+
+    code = "service-remote-corrupt"
+
+
+class RemoteNoCredentials(RemoteFailed):
+    """No key for the object store was found, or only half of one."""
+
+    code = "service-remote-no-credentials"
+    retryable = False
+
+
+class RemoteRefused(RemoteFailed):
+    """The object store refuses the key, or what the key asks for."""
+
+    code = "service-remote-refused"
+    retryable = False
+
+
+class RemoteNoBucket(RemoteFailed):
+    """There is no bucket of that name."""
+
+    code = "service-remote-no-bucket"
+    retryable = False
+
+
+class RemoteWrongRegion(RemoteFailed):
+    """The bucket lies in another region than the one that was asked."""
+
+    code = "service-remote-wrong-region"
+    retryable = False
+
+
+class RemoteClockSkew(RemoteFailed):
+    """This machine's clock is too far from the object store's."""
+
+    code = "service-remote-clock"
+    retryable = False
+
+
+class RemoteUnconditional(RemoteFailed):
+    """The object store does not keep to the conditions of a conditional write."""
+
+    code = "service-remote-unconditional"
+    retryable = False
+
+
+class RemoteDiffers(RemoteFailed):
+    """Something else lies in the object store under a name that is written only once."""
+
+    code = "service-remote-differs"
+    retryable = False
+
+
+class RemoteLocked(RemoteFailed):
+    """Another machine holds the lock in the object store."""
+
+    code = "service-remote-locked"
+
+
+class RemoteLockLost(RemoteFailed):
+    """The lock in the object store expired, or another machine took it."""
+
+    code = "service-remote-lock-lost"
+    retryable = False
 
 
 class BudgetReached(EdgekilnError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ def _endpoint(url: str) -> str:
     if not sound:
         raise ValueError("is no http:// or https:// address")
     if parts.username is not None:
-        raise ValueError("holds a user or a password: put the key into a variable and name it in label.api_key_env")
+        raise ValueError("holds a user or a password: put the key into a variable and name that in the profile")
     return url
 
 
@@ -27,6 +28,24 @@ def _no_journal(name: str) -> str:
     return name
 
 
+_BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*(/[A-Za-z0-9][A-Za-z0-9._=-]*)*")
+_MAX_PREFIX_CHARS = 200  # of the 1024 bytes of a key: the rest is for the tree below
+
+
+def _bucket_url(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    bucket, _, prefix = rest.rstrip("/").partition("/")
+    if scheme != "s3" or not _BUCKET.fullmatch(bucket):
+        raise ValueError("is no s3://bucket/prefix address")
+    if len(prefix) > _MAX_PREFIX_CHARS or (prefix and not _PREFIX.fullmatch(prefix)):
+        raise ValueError(
+            f"its prefix is not made of names of letters, digits and . _ = -, or has > {_MAX_PREFIX_CHARS} characters"
+        )
+    return f"s3://{bucket}/{prefix}".rstrip("/")
+
+
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,79}$"), AfterValidator(_no_journal)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint)]
+BucketUrl = Annotated[str, AfterValidator(_bucket_url)]

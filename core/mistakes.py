@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 _SHOWN_CHARS = 200
-_SECRETIVE = ("_env", "_envs", "_url")  # a value put here by mistake may be the secret itself, so it is never repeated
+_SECRETIVE = ("_env", "_envs", "url")  # a value put here by mistake may be the secret itself, so it is never repeated
 _PLAIN_WORDS = {"tuple_type": "is no list", "model_type": "is no section of keys", "string_type": "is no text"}
 
 

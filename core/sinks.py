@@ -160,7 +160,8 @@ def _of_training(event: Event) -> str:
 def secret_names(profile: Profile) -> tuple[str, ...]:
     """Return the names of the variables that hold a profile's secrets."""
     judge = profile.label.samples.judge
-    named = (*profile.alerts.url_envs, profile.label.api_key_env, judge.api_key_env if judge else None)
+    of_label = (profile.label.api_key_env, judge.api_key_env if judge else None)
+    named = (*profile.alerts.url_envs, *of_label, *profile.remote.secret_names())
     return tuple(name for name in named if name)
 
 

@@ -57,8 +57,12 @@ CAUSES = (
     _cause("cuda", "torch-gpu", ("trains", _ON_GPU)),
     _cause("torch-gpu", ("trains", _ON_GPU)),
     _cause("ram", ("trains", _NO_MEMORY), ("converts", _NO_MEMORY)),
-    _cause("clock", *((code, "(?i)certificate") for code in ("hub", "teacher", "prefect"))),
-    _cause("network", *((code, _NO_WAY) for code in ("hub", "teacher", "prefect", "board", "probe"))),
+    _cause(
+        "clock",
+        *((code, "(?i)certificate") for code in ("hub", "teacher", "prefect")),
+        ("remote", "service-remote-clock|SSLError"),
+    ),
+    _cause("network", *((code, _NO_WAY) for code in ("hub", "teacher", "prefect", "remote", "board", "probe"))),
 )
 
 

@@ -145,6 +145,7 @@ def _asked(context: Context) -> str:
             "board": board.model_dump(mode="json") if board else None,
             "teacher": [label.teacher, label.backend, label.base_url, label.api_key_env],
             "alerts": list(context.profile.alerts.url_envs),
+            "remote": context.profile.remote.model_dump(mode="json"),
             "train": {name: value for name, value in train.items() if name not in _COSTS_NO_MEMORY},
             "quantisations": list(context.profile.export.quantisations),
             "folders": [str(context.cache), str(hf_home())],
@@ -160,7 +161,7 @@ def _variables(context: Context) -> dict[str, str | bool]:
         found.pop("PREFECT_API_URL", None)  # a run's own server, on another port each time
     profile = context.profile
     tokens = [model.token_env for model in services.hub_models(context).values()]
-    secret = [*_SECRETS, profile.label.api_key_env, *profile.alerts.url_envs, *tokens]
+    secret = [*_SECRETS, profile.label.api_key_env, *profile.alerts.url_envs, *profile.remote.secret_names(), *tokens]
     return {**found, **dict.fromkeys(environment_variables([name for name in secret if name]), True)}
 
 

@@ -14,12 +14,15 @@ from core.env.probe import Probe
 from core.env.roles import EVERY, Role
 from core.env.services.channels import ChannelsReading
 from core.env.services.hub import HubAsked, HubModelReading, HubReading
+from core.env.services.object_store import StoreAsked, StoreReading
 from core.env.services.prefect_api import PrefectReading
 from core.env.services.teacher import TeacherAsked, TeacherReading
 from core.env.services.web import Way, is_here, shown
 from core.nouns import Fact
+from core.remote.failures import UNCONDITIONAL_REMEDY
 
 _TEACHER, _HUB, _PREFECT, _ALERTS = "services.teacher", "services.hub", "services.prefect", "services.alerts"
+_REMOTE = "services.remote"
 _AGAIN = ("edgekiln", "env", "--no-cache")
 _MARGIN_S = 4.0  # a probe is ended this long after the time its service has
 
@@ -39,6 +42,9 @@ def probes(context: Context) -> list[Probe]:
         asked.append(("core.env.services.hub:read", _HUB, hub.model_dump(mode="json")))
     if names := profile.alerts.url_envs:
         asked.append(("core.env.services.channels:read", _ALERTS, {"names": list(names)}))
+    if profile.remote.url:
+        store = StoreAsked(remote=profile.remote, within_s=within_s)
+        asked.append(("core.env.services.object_store:read", _REMOTE, store.model_dump(mode="json")))
     longest = within_s + _MARGIN_S
     return [Probe(name=name, target=target, argument=told, timeout_s=longest) for target, name, told in asked]
 
@@ -55,19 +61,21 @@ def findings(readings: Readings, context: Context) -> list[Finding]:
     """Judge every service that was asked."""
     teacher, hub = value_of(readings, _TEACHER, TeacherReading), value_of(readings, _HUB, HubReading)
     prefect, channels = value_of(readings, _PREFECT, PrefectReading), value_of(readings, _ALERTS, ChannelsReading)
+    store = value_of(readings, _REMOTE, StoreReading)
     return [
         *_overrun(readings),
         *(teacher_findings(teacher, context.profile.label.api_key_env) if teacher else ()),
         *(hub_findings(hub) if hub else ()),
         *(prefect_findings(prefect) if prefect else ()),
         *(channel_findings(channels) if channels else ()),
-        *network_findings([reading.way for reading in (teacher, hub, prefect) if reading and reading.way]),
+        *(store_findings(store) if store else ()),
+        *network_findings([reading.way for reading in (teacher, hub, prefect, store) if reading and reading.way]),
     ]
 
 
 def _overrun(readings: Readings) -> Iterator[Finding]:
     """A service that kept its probe waiting until the probe was ended, or whose client fell over."""
-    for name in (_TEACHER, _HUB, _PREFECT):
+    for name in (_TEACHER, _HUB, _PREFECT, _REMOTE):
         reading = readings.get(name)
         if reading is not None and reading.error is not None:
             yield _finding(
@@ -207,6 +215,37 @@ def channel_findings(found: ChannelsReading) -> list[Finding]:
     ]
 
 
+def store_findings(found: StoreReading) -> list[Finding]:
+    """Judge the object store; one without conditional writes cannot keep two machines apart."""
+    if found.problem is not None:
+        cause = _STORE_CAUSES.get(str(found.code), "the store cannot be used as the section remote says")
+        way = f"; {found.way.problem}" if found.way and found.way.problem else ""
+        return [_finding("remote", found.where, f"{found.problem} [{found.code}]{way}", cause, found.remedy)]
+    if found.conditional:
+        return []
+    return [
+        _finding(
+            "remote",
+            found.where,
+            evidence="it wrote over an object in spite of If-None-Match or If-Match",
+            cause="the store does not keep to the conditions of a write, so it holds no lock",
+            remedy=UNCONDITIONAL_REMEDY,
+        )
+    ]
+
+
+_STORE_CAUSES = {
+    "service-remote-unreachable": "nothing listens there, or the network is down",
+    "service-remote-slow": "the store is overloaded, or the way to it is slow",
+    "service-remote-no-credentials": "no key is set where this runs",
+    "service-remote-refused": "the key is wrong, expired, or may not write there",
+    "service-remote-no-bucket": "the bucket is misspelt or was never made",
+    "service-remote-wrong-region": "remote.region is not the bucket's",
+    "service-remote-clock": "the clock of this machine is wrong",
+    "env-tool-missing": "the client is not installed, or a key's variable is not set",
+}
+
+
 def network_findings(ways: Sequence[Way]) -> list[Finding]:
     """Return one finding when no service outside this machine has a way to it; one name of several may just be misspelt."""
     outside = {way.host: way for way in ways if not is_here(way.host)}
@@ -260,6 +299,9 @@ def facts(readings: Readings, _context: Context) -> list[Fact]:
         told += [_fact(f"model {repo}", where, shown(hub.url)) for repo, where in there.items()]
     if prefect := value_of(readings, _PREFECT, PrefectReading):
         told.append(_prefect_fact(prefect))
+    if (store := value_of(readings, _REMOTE, StoreReading)) and store.problem is None:
+        sums = "checks SHA-256" if store.checks_sha256 else "takes any SHA-256, so ours is checked on the way back"
+        told.append(_fact("object store", f"tried out in {store.seconds:.2f} s; {sums}", store.where))
     return told
 
 
@@ -282,6 +324,7 @@ CAPABILITY = Capability(
         Check(code="hub", blocks=frozenset({Role.TRAINER, Role.EXPORTER, Role.LABELER})),
         Check(code="prefect", blocks=frozenset({Role.SERVER}), warns=_RUNS - {Role.SERVER}),
         Check(code="alerts", blocks=_RUNS),
+        Check(code="remote", blocks=_RUNS - {Role.SERVER}),
         Check(code="network", blocks=_RUNS),
     ),
     probes=probes,
