@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from core.contract import Contract
 
@@ -93,7 +94,7 @@ class _Wire(io.RawIOBase):
         self._deadline = deadline
         self._left_bytes = _MAX_BYTES
 
-    def connect(self, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
+    def connect(self, address: tuple[Any, ...]) -> None:
         self._hurry().connect(address)
 
     def sendall(self, data: bytes) -> None:
@@ -106,7 +107,7 @@ class _Wire(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer has no length
+    def readinto(self, buffer: Any) -> int:  # a memoryview from BufferedReader; typeshed's Buffer has no length
         count = self._hurry().recv_into(buffer, min(len(buffer), self._left_bytes + 1))
         self._left_bytes -= count
         if self._left_bytes < 0:

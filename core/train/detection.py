@@ -69,11 +69,12 @@ class StepDetector:
 
     def _run(self, step: int, now: _Step) -> Alarm | None:
         self._latest.append(now)
+        most = self._limits.run_sigmas  # of one step: a run is not made by a single hard batch
         for count in _RUNS:
             run = list(self._latest)[-count:]
-            allowed = self._limits.run_sigmas / math.sqrt(count)  # of the mean
-            if len(run) == count and statistics.fmean(one.deviations for one in run) > allowed:
-                return _alarm("run", step, max(run, key=lambda one: one.deviations), allowed)
+            total = sum(min(most, one.deviations) for one in run)
+            if len(run) == count and total > most * math.sqrt(count):
+                return _alarm("run", step, max(run, key=lambda one: one.deviations), most / math.sqrt(count))
         return None
 
 
