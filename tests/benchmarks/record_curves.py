@@ -1,4 +1,4 @@
-"""Records tests/data/curves/curves.jsonl: `python -m tests.benchmarks.record_curves`; some ten minutes on two cores.
+"""Records tests/data/curves/curves.jsonl: `python -m tests.benchmarks.record_curves`; some four minutes on one core.
 
 A Llama of two layers learns the bytes of Python's own documentation, from nothing and as a fine-tuning with LoRA; clean
 runs of several seeds and learning rates, and the same runs with a fault from one step on.
