@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from core.contract import Contract, Finding, Severity
+from core.metadata_service import LINK_LOCAL, Answer, MetadataService
 
 _DMI = "sys/class/dmi/id"
 _FIELDS = ("sys_vendor", "product_name", "bios_vendor", "chassis_asset_tag", "product_version")
-METADATA = "169.254.169.254"  # link-local, the same for all three
 TIMEOUT_S = 1.0
-_MAX_ANSWER_BYTES = 1 << 16
 
 # What firmware says -> the provider. Azure's asset tag is fixed: a plain Hyper-V machine lacks it.
 _MARKS = (
@@ -44,27 +43,28 @@ class Cloud(Contract):
     evidence: str
 
 
-class _Answer(Contract):
-    status: int
-    text: str
-
-
 def read_cloud(argument: dict[str, Any]) -> Cloud:
     """Read the provider below `root` and ask the metadata service at `address` (host:port) within a second."""
-    told = _firmware(Path(argument.get("root", "/")))
-    provider, mark = provider_of(told)
-    if provider is None:
-        evidence = f"/{_DMI} names no provider" if told else f"/{_DMI} is not there or empty"
-        return Cloud(provider=None, spot=None, evidence=evidence)
-    address = argument.get("address", METADATA)
-    if (ask := _SPOT.get(provider)) is None:
-        return Cloud(provider=provider, spot=None, evidence=f"/{_DMI}: {mark}")
+    provider, evidence = provider_here(Path(argument.get("root", "/")))
+    ask = _SPOT.get(provider or "")
+    if ask is None:
+        return Cloud(provider=provider, spot=None, evidence=evidence)
+    address = argument.get("address", LINK_LOCAL)
     try:
-        spot = ask(address)
+        spot = ask(MetadataService(address))
     except (OSError, http.client.HTTPException, ValueError) as error:
         why = str(error) or type(error).__name__
-        return Cloud(provider=provider, spot=None, evidence=f"/{_DMI}: {mark}; no answer from {address}: {why}")
-    return Cloud(provider=provider, spot=spot, evidence=f"/{_DMI}: {mark}; metadata service at {address}")
+        return Cloud(provider=provider, spot=None, evidence=f"{evidence}; no answer from {address}: {why}")
+    return Cloud(provider=provider, spot=spot, evidence=f"{evidence}; metadata service at {address}")
+
+
+def provider_here(root: Path) -> tuple[str | None, str]:
+    """Return the provider that the firmware's files below `root` name and what says so; nobody is asked."""
+    told = _firmware(root)
+    provider, mark = provider_of(told)
+    if provider is None:
+        return None, f"/{_DMI} names no provider" if told else f"/{_DMI} is not there or empty"
+    return provider, f"/{_DMI}: {mark}"
 
 
 def _firmware(root: Path) -> dict[str, str]:
@@ -86,37 +86,31 @@ def provider_of(firmware: Mapping[str, str]) -> tuple[str | None, str]:
     return None, ""
 
 
-def _aws_spot(address: str) -> bool | None:
-    token = _ask(address, "PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+def _aws_spot(service: MetadataService) -> bool | None:
+    token = _ask(service, "PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"})
     if token.status != 200:
         raise ValueError(f"token: status {token.status}")
-    answer = _ask(address, "GET", "/latest/meta-data/instance-life-cycle", {"X-aws-ec2-metadata-token": token.text})
+    answer = _ask(service, "GET", "/latest/meta-data/instance-life-cycle", {"X-aws-ec2-metadata-token": token.text})
     return {"spot": True, "on-demand": False}.get(answer.text.strip())
 
 
-def _gcp_spot(address: str) -> bool | None:
+def _gcp_spot(service: MetadataService) -> bool | None:
     path = "/computeMetadata/v1/instance/scheduling/preemptible"
-    return {"TRUE": True, "FALSE": False}.get(_ask(address, "GET", path, {"Metadata-Flavor": "Google"}).text.strip())
+    return {"TRUE": True, "FALSE": False}.get(_ask(service, "GET", path, {"Metadata-Flavor": "Google"}).text.strip())
 
 
-def _azure_spot(address: str) -> bool | None:
-    answer = _ask(address, "GET", "/metadata/instance/compute?api-version=2021-02-01", {"Metadata": "true"})
+def _azure_spot(service: MetadataService) -> bool | None:
+    answer = _ask(service, "GET", "/metadata/instance/compute?api-version=2021-02-01", {"Metadata": "true"})
     told = json.loads(answer.text)
     priority = told.get("priority") if isinstance(told, dict) else None
     return None if answer.status != 200 else priority in {"Spot", "Low"}
 
 
-_SPOT: dict[str, Callable[[str], bool | None]] = {"AWS": _aws_spot, "GCP": _gcp_spot, "Azure": _azure_spot}
+_SPOT: dict[str, Callable[[MetadataService], bool | None]] = {"AWS": _aws_spot, "GCP": _gcp_spot, "Azure": _azure_spot}
 
 
-def _ask(address: str, method: str, path: str, headers: dict[str, str]) -> _Answer:
-    connection = http.client.HTTPConnection(address, timeout=TIMEOUT_S)
-    try:
-        connection.request(method, path, headers=headers)
-        answer = connection.getresponse()
-        return _Answer(status=answer.status, text=answer.read(_MAX_ANSWER_BYTES).decode(errors="replace"))
-    finally:
-        connection.close()
+def _ask(service: MetadataService, method: str, path: str, headers: dict[str, str]) -> Answer:
+    return service.ask(method, path, headers, timeout_s=TIMEOUT_S)
 
 
 def cloud_findings(found: Cloud) -> list[Finding]:

@@ -1,0 +1,105 @@
+"""The numbers that the watch for evictions and the detectors of a training gone wrong go by. No rule is here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from core.field_types import EndpointUrl
+from core.section import Operational, Section
+
+
+def _plain(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.path not in {"", "/"} or parts.query:
+        raise ValueError("is no http://HOST:PORT without a path: metadata services speak no TLS")
+    return url
+
+
+PlainUrl = Annotated[EndpointUrl, AfterValidator(_plain)]
+
+
+class EvictionLimits(Section):
+    """How it is heard that the machine is being taken away, and how much time that leaves."""
+
+    cloud: Annotated[Literal["auto", "none", "AWS", "GCP", "Azure"], Operational] = Field(
+        default="auto", description="Whose notices are polled; auto asks the firmware, and nobody off a cloud"
+    )
+    metadata_url: Annotated[PlainUrl | None, Operational] = Field(
+        default=None, description="Where the metadata service is; none takes the clouds' own address"
+    )
+    sigterm_grace_s: Annotated[float, Operational] = Field(
+        default=10.0, ge=0, description="Time between SIGTERM and SIGKILL; docker stop gives 10 s, Kubernetes 30 s"
+    )
+    margin_s: Annotated[float, Operational] = Field(
+        default=2.0, ge=0, description="Time kept free before a deadline when a save is asked whether it fits"
+    )
+    within_s: Annotated[float, Operational] = Field(
+        default=180.0, gt=0, description="A notice counts from so long before its deadline; some come days before"
+    )
+
+
+class DetectionLimits(Section):
+    """When a step, a trend or a silence counts as wrong; every limit is a ratio, so that no loss's scale matters.
+
+    The defaults are judged on the recorded and generated curves by tests/benchmarks/test_detection_figures.py. Of the
+    10,400 recorded clean steps the worst adds up to 13.9 deviations (one odd batch of a calm run), the next to 9.9, the worst
+    run to 11.4. Batches of poisoned rows begin at 15, a learning rate a thousand times too high at 11, one a hundred times
+    too high between 5 and 23, and stay there.
+    """
+
+    window_steps: Annotated[int, Operational] = Field(
+        default=128, ge=8, le=10_000, description="Earlier steps that make the baseline"
+    )
+    min_steps: Annotated[int, Operational] = Field(
+        default=16, ge=4, description="Earlier steps from which on a step is judged by a baseline"
+    )
+    spike_sigmas: Annotated[float, Operational] = Field(
+        default=16.0, gt=0, description="Robust deviations of loss and gradient norm together that make one step a spike"
+    )
+    run_sigmas: Annotated[float, Operational] = Field(
+        default=13.0, gt=0, description="Those of 2, 4 or 8 steps in a row, added up, over the root of their number"
+    )
+    min_deviation: Annotated[float, Operational] = Field(
+        default=0.15,
+        gt=0,
+        description="Least deviation assumed, as a share of the median: calm curves may move by that much",
+    )
+    held_out_window: Annotated[int, Operational] = Field(
+        default=8, ge=5, le=64, description="Held-out losses whose trend is tested"
+    )
+    trend_p: Annotated[float, Operational] = Field(
+        default=0.01, gt=0, lt=0.5, description="Chance at most of such a trend in losses without one"
+    )
+    min_rise: Annotated[float, Operational] = Field(
+        default=0.02, gt=0, description="Share a held-out loss may lie above its best while it rises"
+    )
+    max_rise: Annotated[float, Operational] = Field(
+        default=0.2, gt=0, description="Share it may lie above its best at all: held-out losses hardly scatter"
+    )
+    plateau_steps: Annotated[int, Operational] = Field(
+        default=200, ge=40, le=100_000, description="Steps without progress that make a plateau"
+    )
+    plateau_gain: Annotated[float, Operational] = Field(
+        default=0.01, gt=0, lt=1, description="Share the loss must fall by over those steps to be progress"
+    )
+    vanishing_share: Annotated[float, Operational] = Field(
+        default=1e-3, gt=0, lt=1, description="Share of the first gradient norms' median below which gradients vanish"
+    )
+    vanishing_steps: Annotated[int, Operational] = Field(
+        default=8, ge=1, description="Steps in a row that gradients must be so small"
+    )
+    stuck_multiple: Annotated[float, Operational] = Field(
+        default=10.0, gt=1, description="Step times without a step after which a worker is stuck"
+    )
+    stuck_min_s: Annotated[float, Operational] = Field(
+        default=60.0, gt=0, description="A worker is not stuck sooner, however fast its steps are"
+    )
+    stuck_after_steps: Annotated[int, Operational] = Field(
+        default=3, ge=1, description="Steps whose time makes the usual step time"
+    )
+    first_step_s: Annotated[float, Operational] = Field(
+        default=1800.0, gt=0, description="Silence allowed before those steps: loading, compiling"
+    )
