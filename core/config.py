@@ -140,8 +140,14 @@ class TrainConfig(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_length: int = Field(default=512, ge=16)
     seed: int = Field(default=42, ge=0, le=_MAX_SEED)
-    checkpoint_steps: Annotated[int, Operational] = Field(
-        default=10, ge=1, description="Optimiser steps between checkpoints"
+    eval_steps: int | None = Field(
+        default=None, ge=1, description="Optimiser steps between held-out losses; none measures them at both ends only"
+    )
+    checkpoint_max_loss_s: Annotated[float, Operational] = Field(
+        default=120.0, gt=0, description="Seconds of work an interruption may cost on average"
+    )
+    checkpoint_steps: Annotated[int | None, Operational] = Field(
+        default=None, ge=1, description="Optimiser steps between checkpoints, in place of checkpoint_max_loss_s"
     )
     min_gain: Annotated[float, Operational] = Field(default=0.0, description="Nats the held-out loss must fall by")
     timeout_s: Annotated[float, Operational] = Field(default=86_400.0, gt=0)

@@ -1,0 +1,207 @@
+"""Exact resume of the worker on a tiny real Llama in 4 bit: wherever it is stopped, losses and adapter end bit for bit the same.
+
+The trainings run in forked children of one process (forks.py), so that torch is imported once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[3]
+CONFIG = {
+    "student": "tiny",
+    "device": "cpu",
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 2,
+    "num_train_epochs": 3,
+    "learning_rate": 5e-3,
+    "lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1},
+    "checkpoint_steps": 8,
+    "eval_steps": 12,
+    "seed": 11,
+}
+ROWS, STEPS = 40, 60  # three epochs, two rows a step
+TOUCHES_OF_A_SAVE = 60
+FILES = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "manifest.json",
+    "optimizer.json",
+    "optimizer.safetensors",
+    "rng.json",
+    "scheduler.json",
+    "trainer_state.json",
+)
+
+Plan = Callable[..., list[dict[str, Any]]]
+
+
+@dataclass
+class Trained:
+    """What became of a plan's runs, by the name of their folder, in the order they ran."""
+
+    folder: Path
+    ended: dict[str, list[dict[str, Any]]]
+
+    def outcome(self, name: str) -> dict[str, Any]:
+        """Return what a training left behind that must not depend on how often it was stopped."""
+        folder = self.folder / name
+        kept = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "steps.jsonl", "held_out_losses.jsonl")
+        return {**{path: (folder / path).read_bytes() for path in kept}, "result": self.ended[name][-1]["result"]}
+
+
+def carry_out(student: Path, folder: Path, runs: list[tuple[str, dict[str, Any]]]) -> Trained:
+    plan = [
+        {"folder": str(folder / name), "student": str(student), "rows": ROWS, "config": CONFIG, **asked}
+        for name, asked in runs
+    ]
+    for asked in plan:
+        if "copy_of" in asked:
+            asked["copy_of"] = str(folder / asked["copy_of"])
+    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "forks.py"), str(folder / "plan.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert done.returncode == 0, done.stderr
+    ended: dict[str, list[dict[str, Any]]] = {}
+    for (name, _), how in zip(runs, json.loads((folder / "done.json").read_text(encoding="utf-8")), strict=True):
+        ended.setdefault(name, []).append(how)
+    return Trained(folder, ended)
+
+
+def stopped(name: str, **fault: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Return a run that a fault ends and one that goes on in its folder."""
+    return [(name, {"fault": fault}), (name, {})]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_student, tmp_path_factory) -> Trained:
+    drawn = random.Random(6)
+    runs = [
+        ("whole", {}),
+        ("plain", {"adapter_dtype": "float32"}),
+        ("plain-bf16", {"adapter_dtype": "bfloat16"}),
+        *stopped("killed", at="touch", number=drawn.randrange(2, 4) * TOUCHES_OF_A_SAVE, signal=signal.SIGKILL),
+        *stopped("terminated", at="held-out loss, step", number=drawn.randrange(10, 18), signal=signal.SIGTERM),
+        ("spoilt", {"fault": {"at": "train-step", "number": 21, "signal": signal.SIGKILL}}),
+        ("spoilt", {"spoil": {"file": "optimizer.safetensors", "how": "flip", "place": 0.7, "bit": 3}}),
+        ("nan", {"fault": {"at": "train-step", "number": 20, "nan_gradient": True}}),
+        *stopped("full", at="train-step", number=20, file_size=20_000),
+        ("masked", {"masked_row": 3}),
+    ]
+    return carry_out(tiny_student, tmp_path_factory.mktemp("resume"), runs)
+
+
+def resumed(trained: Trained, name: str) -> int:
+    """Return the step a stopped training went on from, after its end was compared with the undisturbed one's."""
+    assert trained.outcome(name) == trained.outcome("whole")
+    return trained.ended[name][-1]["resumed"]
+
+
+def test_every_loss_equals_that_of_plain_trl_with_its_adapter_in_the_same_type(trained):
+    steps = [json.loads(line) for line in (trained.folder / "whole" / "steps.jsonl").read_text().splitlines()]
+    (plain,), (halved,) = trained.ended["plain"], trained.ended["plain-bf16"]
+    assert len(steps) == len(plain["losses"]) == STEPS
+    assert max(abs(step["loss"] - loss) for step, loss in zip(steps, plain["losses"], strict=True)) <= 1e-4
+    assert max(abs(step["loss"] - loss) for step, loss in zip(steps, halved["losses"], strict=True)) > 1e-4
+
+
+def test_kill_9_while_a_checkpoint_is_written_costs_nothing_but_time(trained):
+    assert trained.ended["killed"][0]["signal"] == signal.SIGKILL
+    assert 0 < resumed(trained, "killed") < STEPS
+
+
+def test_sigterm_in_an_evaluation_ends_the_worker_there_and_the_evaluation_is_done_again(trained):
+    first = trained.ended["terminated"][0]
+    assert first["error"] == "Terminated"
+    assert first["heard"][-1]["kind"] == "progress"
+    assert resumed(trained, "terminated") == 24
+    evaluated = [
+        [event["step"] for event in run["heard"] if event["kind"] == "evaluated"] for run in trained.ended["terminated"]
+    ]
+    assert evaluated == [[12], [24, 36, 48, 60]]
+
+
+def test_a_flipped_bit_in_the_newest_checkpoint_makes_the_one_before_it_the_start(trained):
+    assert resumed(trained, "spoilt") == 12
+    (aside,) = (trained.folder / "spoilt" / "quarantine").iterdir()
+    assert aside.name.startswith("train-step-00000016-")
+
+
+def test_a_gradient_that_is_nan_ends_the_training_before_it_touches_a_weight(trained):
+    (ended,) = trained.ended["nan"]
+    assert ended["error"] == "TrainingDiverged"
+    assert "the gradient norm of step 21 is nan" in ended["problem"]
+    steps = (trained.folder / "nan" / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    whole = (trained.folder / "whole" / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    assert steps == whole[:20]
+
+
+def test_a_full_disk_while_saving_is_told_and_the_checkpoint_before_it_is_whole(trained):
+    first = trained.ended["full"][0]
+    assert first["error"] == "DiskFull"
+    assert "limit on file sizes" in first["problem"]
+    assert resumed(trained, "full") == 16
+
+
+def test_a_row_without_a_token_to_train_is_named_before_anything_is_trained(trained):
+    (ended,) = trained.ended["masked"]
+    assert ended["error"] == "DataError"
+    assert "row train-3 has no token to train or score (1 such of 40 rows)" in ended["problem"]
+    assert ended["heard"] == []
+
+
+def test_the_best_checkpoint_outlives_newer_ones(trained):
+    losses = [json.loads(line) for line in (trained.folder / "whole/held_out_losses.jsonl").read_text().splitlines()]
+    best = min(losses, key=lambda record: record["held_out_loss"])["step"]
+    there = {int(path.name[5:]) for path in (trained.folder / "whole" / "checkpoints").glob("step-*")}
+    assert [record["step"] for record in losses] == [12, 24, 36, 48, 60]
+    assert there == {best, 56, 60}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_student, tmp_path_factory) -> Trained:
+    return carry_out(tiny_student, tmp_path_factory.mktemp("whole"), [("whole", {})])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(20))
+def test_wherever_it_is_stopped_it_ends_the_same(whole, tiny_student, tmp_path, seed):
+    drawn = random.Random(seed)
+    number = drawn.choice([signal.SIGKILL, signal.SIGTERM])
+    at, most = drawn.choice([("touch", 8 * TOUCHES_OF_A_SAVE), ("train-step", STEPS), ("held-out loss", 60)])
+    faults = [{"at": at, "number": drawn.randrange(1, most), "signal": number} for _ in range(2)]
+    runs = [("stopped", {"fault": fault}) for fault in faults] + [("stopped", {})]
+    there = carry_out(tiny_student, tmp_path, runs)
+    first = there.ended["stopped"][0]
+    assert first["signal"] == signal.SIGKILL or first["error"] == "Terminated", first
+    assert there.outcome("stopped") == whole.outcome("whole")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("how", ["flip", "cut"])
+def test_damage_in_any_file_of_a_checkpoint_is_seen_and_gone_back_over(whole, tiny_student, tmp_path, how):
+    drawn = random.Random(how)
+    runs = [("killed", {"fault": {"at": "train-step", "number": 30, "signal": signal.SIGKILL}})]
+    for file in FILES:
+        spoilt = {"file": file, "how": how, "place": drawn.random(), "bit": drawn.randrange(8)}
+        runs.append((file, {"copy_of": "killed", "spoil": spoilt}))
+    there = carry_out(tiny_student, tmp_path, runs)
+    for file in FILES:
+        assert there.ended[file][0]["resumed"] == 16, file
+        assert there.outcome(file) == whole.outcome("whole"), file
