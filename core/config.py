@@ -1,4 +1,4 @@
-"""One section model a stage, the profile that joins them, and reading both from YAML and overrides.
+"""One section model a stage (the large ones lie in their rooms), the profile that joins them, and reading both.
 
 Model, device and preset files are read in catalogue.py. This is the only core module that reads environment variables.
 """
@@ -23,6 +23,8 @@ from core.errors import BadConfig, EnvironmentFault, ToolMissing, UnknownProfile
 from core.field_types import EndpointUrl, ProfileName, VariableName
 from core.mistakes import describe, shortened
 from core.section import Operational, Section
+from core.train.section import LoraConfig as LoraConfig  # noqa: PLC0414  # sections like the others
+from core.train.section import TrainConfig as TrainConfig  # noqa: PLC0414
 from core.yaml_file import parse_yaml, read_yaml
 
 _MAX_SEED = 2**32 - 1  # what numpy takes
@@ -111,46 +113,6 @@ class LabelConfig(Section):
         if self.backend == "openai" and self.base_url is None:
             raise ValueError("base_url is missing, backend is openai: give the address, such as http://127.0.0.1:8080/v1")
         return self
-
-
-class LoraConfig(Section):
-    """The LoRA adapter."""
-
-    r: int = Field(default=16, ge=1, le=1024)
-    lora_alpha: int = Field(default=32, ge=1)
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    use_dora: bool = False
-
-
-class TrainConfig(Section):
-    """How the student is trained."""
-
-    student: str = Field(description="A student of configs/models")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    quantisation: Literal["nf4", "fp4", "none"] = Field(default="nf4", description="4-bit format of the frozen base")
-    double_quantisation: bool = True
-    lora: LoraConfig = LoraConfig()
-    num_train_epochs: float = Field(default=2.0, gt=0, le=100)
-    per_device_train_batch_size: int = Field(default=4, ge=1)
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
-    learning_rate: float = Field(default=4e-4, gt=0, le=1)
-    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "cosine"
-    warmup_steps: int = Field(default=2, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    max_length: int = Field(default=512, ge=16)
-    seed: int = Field(default=42, ge=0, le=_MAX_SEED)
-    eval_steps: int | None = Field(
-        default=None, ge=1, description="Optimiser steps between held-out losses; none measures them at both ends only"
-    )
-    checkpoint_max_loss_s: Annotated[float, Operational] = Field(
-        default=120.0, gt=0, description="Seconds of work an interruption may cost on average"
-    )
-    checkpoint_steps: Annotated[int | None, Operational] = Field(
-        default=None, ge=1, description="Optimiser steps between checkpoints, in place of checkpoint_max_loss_s"
-    )
-    min_gain: Annotated[float, Operational] = Field(default=0.0, description="Nats the held-out loss must fall by")
-    timeout_s: Annotated[float, Operational] = Field(default=86_400.0, gt=0)
 
 
 class ExportConfig(Section):

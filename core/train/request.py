@@ -19,6 +19,7 @@ class TrainRequest(Contract):
     held_out: str
     adapter: str
     steps: str
+    metrics: str
     held_out_losses: str
     checkpoints: str
     resume_from: str | None
@@ -28,11 +29,12 @@ class TrainRequest(Contract):
 
 
 class TrainResult(Contract):
-    """Losses in nats per completion token."""
+    """Losses in nats per completion token; `adapter_step` is the step whose weights the adapter holds."""
 
     base_held_out_loss: float
     held_out_loss: float
     steps: int
+    adapter_step: int
     trainable_parameters: int
     trained_tokens: int
     device: str

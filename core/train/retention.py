@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,8 +19,14 @@ KEEP = 2  # the newest may turn out broken when it is needed; the one before is 
 _SCORES = "held_out_losses.json"
 
 
-def thin(folder: Path, scratch: Path) -> list[Path]:
-    """Delete the checkpoints nobody needs and return them: not the newest, not the best, none that somebody holds.
+def nobody(checkpoint: Path) -> bool:
+    """Say that a checkpoint is in nobody's use."""
+    del checkpoint
+    return False
+
+
+def thin(folder: Path, scratch: Path, in_use: Callable[[Path], bool] = nobody) -> list[Path]:
+    """Delete the checkpoints nobody needs and return them: not the newest, not the best, none in use or held by anybody.
 
     `scratch` lies on the same file system and is emptied at the next start: what is half deleted is never met again.
     """
@@ -28,7 +34,7 @@ def thin(folder: Path, scratch: Path) -> list[Path]:
     best = best_of(folder)
     dropped = []
     for old in found[:-KEEP]:
-        if old == best or not _moved(old, scratch / f"dropped-{old.name}"):
+        if old == best or in_use(old) or not _moved(old, scratch / f"dropped-{old.name}"):
             continue
         shutil.rmtree(scratch / f"dropped-{old.name}", ignore_errors=True)
         dropped.append(old)

@@ -27,6 +27,7 @@ from core.workspace import Workspace
 VERSION = 1
 _PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 _DECISIONS = "decisions.jsonl"
+_METRICS = "metrics.jsonl"
 _GRACE_S = 25.0  # the worker saves before it ends; who stops us kills 30 s after a notice (GCP, Kubernetes)
 
 
@@ -82,6 +83,7 @@ def _work(
         held_out=str(held_out_file),
         adapter=str(content / "adapter"),
         steps=str(content / "steps.jsonl"),
+        metrics=str(content / _METRICS),
         held_out_losses=str(content / "held_out_losses.jsonl"),
         checkpoints=str(staged / "checkpoints"),
         resume_from=str(resume_from) if resume_from else None,
@@ -98,7 +100,14 @@ def _work(
         timeout_s=config.timeout_s,
         grace_s=_GRACE_S,
     )
-    decisions.add({"decision": "finished", "step": result.steps, "device": result.device})
+    decisions.add(
+        {
+            "decision": "finished",
+            "step": result.steps,
+            "adapter_step": result.adapter_step,
+            "device": result.device,
+        }
+    )
     return _facts(result, models.ref(card), decisions)
 
 
@@ -108,14 +117,14 @@ def _facts(result: TrainResult, ref: ModelRef, decisions: _Decisions) -> Facts:
         own={
             "student": ref,
             "resumed_from_steps": resumed,
-            **result.model_dump(exclude={"device"}),
+            **result.model_dump(exclude={"device", "adapter_step"}),
         },
         metrics={
             "base_held_out_loss": result.base_held_out_loss,
             "held_out_loss": result.held_out_loss,
             "gain": result.base_held_out_loss - result.held_out_loss,
         },
-        without_meaning=frozenset({_DECISIONS}),
+        without_meaning=frozenset({_DECISIONS, _METRICS}),
     )
 
 

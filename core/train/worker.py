@@ -5,11 +5,13 @@ Its parts: exact/worker.py is the trainer, state/worker.py what a checkpoint hol
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from datasets import Dataset
 from peft import LoraConfig
@@ -21,17 +23,19 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
-from trl import SFTConfig
+from trl import SFTConfig, pack_dataset
 
 from core.config import TrainConfig
+from core.contract import Stage
 from core.data.record import TokenisedRow
-from core.errors import DataError, ToolMissing
-from core.events import OnEvent
+from core.errors import ArtifactError, DataError, ToolMissing
+from core.events import Note, OnEvent
 from core.files import disk_full_is_an_error, read_json_lines, write_json_lines
-from core.train import checkpoints
+from core.train import checkpoints, retention
 from core.train.cadence import Cadence
-from core.train.exact.worker import Around, ExactTrainer, fix_adapter_dtype, held_out_records, step_records
+from core.train.exact.worker import Around, ExactTrainer, WaitedEnough, fix_adapter_dtype, held_out_records, step_records
 from core.train.held_out.worker import Evaluation, labels_of
+from core.train.metrics import Metrics
 from core.train.request import TrainRequest, TrainResult
 from core.train.state import worker as state
 from core.train.stop import Stop
@@ -46,6 +50,7 @@ def work(request: TrainRequest, folder: Path, on_event: OnEvent) -> TrainResult:
     stop = Stop()
     stop.listen()
     config = request.config
+    _require_optimiser(config, chosen_device(config))
     set_seed(config.seed)
     tokenizer = AutoTokenizer.from_pretrained(request.student_folder)
     train_rows, held_out = _read(request.train), _read(request.held_out)
@@ -53,12 +58,15 @@ def work(request: TrainRequest, folder: Path, on_event: OnEvent) -> TrainResult:
     trainer = _trainer(request, tokenizer, train_rows, evaluation)
     base_loss = evaluation.loss_of_base(trainer.model)
     write_json_lines(Path(request.steps), step_records(_history(request.resume_from)))
-    with disk_full_is_an_error(Path(request.checkpoints)):
+    with disk_full_is_an_error(Path(request.checkpoints)), contextlib.suppress(WaitedEnough):
         trainer.train(resume_from_checkpoint=request.resume_from)
     return _finish(request, trainer, evaluation, base_loss)
 
 
 def _finish(request: TrainRequest, trainer: ExactTrainer, evaluation: Evaluation, base_loss: float) -> TrainResult:
+    adapter_step = trainer.state.global_step
+    if request.config.early_stopping_patience is not None:
+        adapter_step = _take_best(request, trainer, evaluation.on_event)
     loss = evaluation.loss(trainer.model, "trained")
     steps = step_records(trainer.state.log_history)
     write_json_lines(Path(request.steps), steps)
@@ -70,10 +78,25 @@ def _finish(request: TrainRequest, trainer: ExactTrainer, evaluation: Evaluation
         base_held_out_loss=base_loss,
         held_out_loss=loss,
         steps=len(steps),
+        adapter_step=adapter_step,
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         trained_tokens=sum(record["trained_tokens"] for record in steps),
         device=chosen_device(request.config),
     )
+
+
+def _take_best(request: TrainRequest, trainer: ExactTrainer, on_event: OnEvent) -> int:
+    """Put the adapter with the lowest held-out loss into the model and return its step."""
+    for folder in retention.by_held_out_loss(Path(request.checkpoints)):
+        try:
+            taken = checkpoints.verify(folder, request.training).taken
+        except ArtifactError as error:
+            text = f"the checkpoint with the best held-out loss is broken, the next best is taken: {error.problem}"
+            on_event(Note(stage=Stage.TRAIN, text=text, level="warning"))
+            continue
+        state.load_adapter(trainer.model, folder)
+        return taken.step
+    return int(trainer.state.global_step)
 
 
 def _trainer(
@@ -90,10 +113,11 @@ def _trainer(
             evaluation=evaluation,
             device=device,
             resumed=resumed,
+            metrics=Metrics(Path(request.metrics), _memory),
         ),
         model=load_student(request.student_folder, config, device, compute_dtype(device)),
         args=_arguments(config, device, state.cleared(Path(request.checkpoints) / "writing")),
-        train_dataset=_dataset(rows),
+        train_dataset=_dataset(rows, config),
         processing_class=tokenizer,
         peft_config=lora_config(config),
     )
@@ -114,6 +138,24 @@ def chosen_device(config: TrainConfig) -> str:
             "train.device is cuda and torch sees no CUDA GPU", remedy="Set train.device=cpu or mend the driver."
         )
     return "cuda" if usable and config.device != "cpu" else "cpu"
+
+
+def _require_optimiser(config: TrainConfig, device: str) -> None:
+    if device == "cpu" and ("8bit" in config.optim or "paged" in config.optim):
+        raise ToolMissing(
+            f"train.optim is {config.optim}, the training runs on the CPU",
+            remedy="Set train.optim=adamw_torch_fused, or train on a CUDA GPU.",
+        )
+
+
+def _memory() -> dict[str, int]:
+    sizes = {"rss_bytes": psutil.Process().memory_info().rss}
+    if torch.cuda.is_available():
+        sizes |= {
+            "cuda_bytes": torch.cuda.memory_allocated(),
+            "cuda_peak_bytes": torch.cuda.max_memory_allocated(),
+        }
+    return sizes
 
 
 def compute_dtype(device: str) -> torch.dtype:
@@ -149,6 +191,7 @@ def lora_config(config: TrainConfig) -> LoraConfig:
         lora_dropout=lora.lora_dropout,
         target_modules=modules,
         use_dora=lora.use_dora,
+        use_rslora=lora.use_rslora,
         task_type="CAUSAL_LM",
     )
 
@@ -162,6 +205,7 @@ def _arguments(config: TrainConfig, device: str, writing: Path) -> SFTConfig:
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
+        optim=config.optim,
         warmup_steps=config.warmup_steps,
         max_grad_norm=config.max_grad_norm,
         max_length=config.max_length,
@@ -170,7 +214,9 @@ def _arguments(config: TrainConfig, device: str, writing: Path) -> SFTConfig:
         use_cpu=device == "cpu",
         bf16=device == "cuda" and dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
-        gradient_checkpointing=device == "cuda",
+        gradient_checkpointing=device == "cuda" if config.gradient_checkpointing is None else config.gradient_checkpointing,
+        packing=config.packing,
+        train_sampling_strategy="sequential" if config.order == "by_length" else "random",
         completion_only_loss=True,
         dataset_kwargs={"skip_prepare_dataset": True},
         save_strategy="no",  # exact/worker.py saves
@@ -194,10 +240,13 @@ def _read(path: str) -> list[TokenisedRow]:
     return rows
 
 
-def _dataset(rows: list[TokenisedRow]) -> Dataset:
-    return Dataset.from_dict(
+def _dataset(rows: list[TokenisedRow], config: TrainConfig) -> Dataset:
+    if config.order == "by_length":
+        rows = sorted(rows, key=lambda row: len(row.input_ids))
+    dataset = Dataset.from_dict(
         {"input_ids": [list(row.input_ids) for row in rows], "labels": [labels_of(row) for row in rows]}
     )
+    return pack_dataset(dataset, config.max_length, "bfd") if config.packing else dataset
 
 
 if __name__ == "__main__":

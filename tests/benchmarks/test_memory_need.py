@@ -81,6 +81,7 @@ def request(model: Path, config: TrainConfig, folder: Path) -> TrainRequest:
         held_out=rows("held_out", config.per_device_train_batch_size),
         adapter=str(folder / "adapter"),
         steps=str(folder / "steps.jsonl"),
+        metrics=str(folder / "metrics.jsonl"),
         checkpoints=str(folder / "checkpoints"),
         resume_from=None,
         held_out_losses=str(folder / "held_out_losses.jsonl"),

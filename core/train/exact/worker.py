@@ -21,7 +21,9 @@ from core.events import CheckpointSaved, Evaluated, Note, OnEvent, Progress, Tra
 from core.train import checkpoints, retention
 from core.train.cadence import Cadence
 from core.train.checkpoints import Manifest, Position, Taken
+from core.train.early_stopping import waited_enough
 from core.train.held_out.worker import IGNORED, Evaluation
+from core.train.metrics import Metrics
 from core.train.request import TrainRequest
 from core.train.state import worker as state
 from core.train.stop import Stop
@@ -40,6 +42,11 @@ class Around:
     evaluation: Evaluation
     device: str
     resumed: Manifest | None
+    metrics: Metrics
+
+
+class WaitedEnough(Exception):
+    """The held-out loss has not been the best for as long as the configuration waits; the training is at its end."""
 
 
 def step_records(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -76,7 +83,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         super().__init__(**named)
         fix_adapter_dtype(self.model)
         self._around = around
-        self._trained_tokens = 0
+        self._trained_tokens = self._tokens = 0
         self._finished_step = around.resumed.taken.step if around.resumed else 0
 
     # --- going on from a checkpoint: the trainer's own loading, from our files
@@ -129,6 +136,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         measured = {record["step"] for record in held_out_records(self.state.log_history)}
         if step and self._evaluation_is_due(step) and step not in measured:  # the end came between saving and measuring
             self._evaluate_held_out()
+        self._around.metrics.begin()
         return prepared
 
     # --- one step
@@ -136,7 +144,9 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any
     ) -> torch.Tensor:
-        """Count the trained tokens of a micro-batch and check its loss."""
+        """Count the tokens of a micro-batch and check its loss."""
+        seen = inputs.get("attention_mask")
+        self._tokens += inputs["input_ids"].numel() if seen is None else int(seen.sum())
         self._trained_tokens += int((inputs["labels"][:, 1:] != IGNORED).sum())
         loss: torch.Tensor = super().training_step(model, inputs, *rest, **named)
         self._require_number("loss", float(loss))
@@ -165,6 +175,8 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         (record,) = step_records(self.state.log_history[-1:])
         with Path(self._around.request.steps).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
+        self._around.metrics.write(record, self._tokens)
+        self._tokens = 0
         told = {name: value for name, value in record.items() if name != "trained_tokens"}
         self._around.on_event(TrainStep(steps=self.state.max_steps, **told))
         done, total = record["step"], self.state.max_steps
@@ -185,6 +197,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         stop.obey()
         if evaluate:
             self._evaluate_held_out()
+        self._around.metrics.begin()
 
     def _evaluation_is_due(self, step: int) -> bool:
         every = self._around.request.config.eval_steps
@@ -196,6 +209,8 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         scores = {record["step"]: record[_HELD_OUT] for record in held_out_records(self.state.log_history)}
         retention.write_scores(Path(self._around.request.checkpoints), scores)
         self._around.on_event(Evaluated(step=step, held_out_loss=loss))
+        if waited_enough(list(scores.values()), self._around.request.config.early_stopping_patience):
+            raise WaitedEnough
 
     def _save(self) -> None:
         around, step = self._around, self.state.global_step

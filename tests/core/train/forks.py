@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 import torch
+from bitsandbytes.optim import AdamW8bit
 from peft import LoraConfig
 from transformers import set_seed
 from trl import SFTTrainer
@@ -25,6 +26,7 @@ from core.files import digest_of, sha256_of, write_json_lines
 from core.train import checkpoints, worker
 from core.train.checkpoints import Training
 from core.train.request import TrainRequest
+from core.train.state import worker as state
 
 VOCABULARY = 300
 TOUCHES = {"open", "os.rename", "os.mkdir", "shutil.rmtree", "os.remove"}
@@ -58,6 +60,7 @@ def request_of(run: dict) -> TrainRequest:
         held_out=str(folder / "held_out.jsonl"),
         adapter=str(folder / "adapter"),
         steps=str(folder / "steps.jsonl"),
+        metrics=str(folder / "metrics.jsonl"),
         held_out_losses=str(folder / "held_out_losses.jsonl"),
         checkpoints=str(folder / "checkpoints"),
         resume_from=str(newest) if newest else None,
@@ -129,7 +132,7 @@ def plain(run: dict) -> dict:
     trainer = SFTTrainer(
         model=worker.load_student(run["student"], config, "cpu", worker.compute_dtype("cpu")),
         args=worker._arguments(config, "cpu", Path(run["folder"])),
-        train_dataset=worker._dataset(rows(run["rows"], "train")),
+        train_dataset=worker._dataset(rows(run["rows"], "train"), config),
         processing_class=worker.AutoTokenizer.from_pretrained(run["student"]),
         peft_config=LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", **run["config"]["lora"]),
     )
@@ -141,6 +144,35 @@ def plain(run: dict) -> dict:
     return {"losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]}
 
 
+def eight_bit(run: dict) -> dict:
+    """Save and load the state of bitsandbytes' AdamW, which is nested, and say what one more step then differs by."""
+
+    def made() -> tuple[torch.nn.Parameter, AdamW8bit]:
+        weight = torch.nn.Parameter(torch.linspace(-1, 1, 64).reshape(8, 8))
+        return weight, AdamW8bit([weight], lr=1e-2)
+
+    def step(weight: torch.nn.Parameter, optimiser: AdamW8bit) -> None:
+        weight.grad = weight.detach() * 0.5 + 0.1
+        optimiser.step()
+
+    folder = Path(run["folder"])
+    weight, optimiser = made()
+    for _ in range(3):
+        step(weight, optimiser)
+    state.save_optimiser(optimiser, folder)
+    other, restored = made()
+    fresh, unrestored = made()
+    for one in (other, fresh):
+        one.data = weight.data.clone()
+    state.load_optimiser(restored, folder)
+    for pair in ((weight, optimiser), (other, restored), (fresh, unrestored)):
+        step(*pair)
+    return {"differs": float((weight - other).abs().max()), "without_state": float((weight - fresh).abs().max())}
+
+
+ACTIONS = {"plain": plain, "eight bit": eight_bit}
+
+
 def in_child(run: dict) -> dict:
     """Do a run in a forked child; this process computes nothing with torch, so that there are no threads to lose."""
     folder = Path(run["folder"])
@@ -150,7 +182,7 @@ def in_child(run: dict) -> dict:
     if child == 0:
         status = 1
         try:
-            ended = plain(run) if "adapter_dtype" in run else train(run)
+            ended = ACTIONS.get(run.get("action"), train)(run)
             (folder / "ended.json").write_text(json.dumps(ended), encoding="utf-8")
             status = 0
         finally:

@@ -5,33 +5,22 @@ The trainings run in forked children of one process (forks.py), so that torch is
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[3]
-CONFIG = {
-    "student": "tiny",
-    "device": "cpu",
-    "per_device_train_batch_size": 1,
-    "gradient_accumulation_steps": 2,
-    "num_train_epochs": 3,
-    "learning_rate": 5e-3,
-    "lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1},
-    "checkpoint_steps": 8,
-    "eval_steps": 12,
-    "seed": 11,
-}
-ROWS, STEPS = 40, 60  # three epochs, two rows a step
+_spec = importlib.util.spec_from_file_location("plan", Path(__file__).parent / "plan.py")
+plan = importlib.util.module_from_spec(_spec)
+sys.modules["plan"] = plan
+_spec.loader.exec_module(plan)
+STEPS, Trained, carry_out = plan.STEPS, plan.Trained, plan.carry_out
+
 TOUCHES_OF_A_SAVE = 60
 FILES = (
     "adapter_config.json",
@@ -44,45 +33,6 @@ FILES = (
     "trainer_state.json",
 )
 
-Plan = Callable[..., list[dict[str, Any]]]
-
-
-@dataclass
-class Trained:
-    """What became of a plan's runs, by the name of their folder, in the order they ran."""
-
-    folder: Path
-    ended: dict[str, list[dict[str, Any]]]
-
-    def outcome(self, name: str) -> dict[str, Any]:
-        """Return what a training left behind that must not depend on how often it was stopped."""
-        folder = self.folder / name
-        kept = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "steps.jsonl", "held_out_losses.jsonl")
-        return {**{path: (folder / path).read_bytes() for path in kept}, "result": self.ended[name][-1]["result"]}
-
-
-def carry_out(student: Path, folder: Path, runs: list[tuple[str, dict[str, Any]]]) -> Trained:
-    plan = [
-        {"folder": str(folder / name), "student": str(student), "rows": ROWS, "config": CONFIG, **asked}
-        for name, asked in runs
-    ]
-    for asked in plan:
-        if "copy_of" in asked:
-            asked["copy_of"] = str(folder / asked["copy_of"])
-    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "forks.py"), str(folder / "plan.json")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
-    assert done.returncode == 0, done.stderr
-    ended: dict[str, list[dict[str, Any]]] = {}
-    for (name, _), how in zip(runs, json.loads((folder / "done.json").read_text(encoding="utf-8")), strict=True):
-        ended.setdefault(name, []).append(how)
-    return Trained(folder, ended)
-
 
 def stopped(name: str, **fault: Any) -> list[tuple[str, dict[str, Any]]]:
     """Return a run that a fault ends and one that goes on in its folder."""
@@ -94,8 +44,8 @@ def trained(tiny_student, tmp_path_factory) -> Trained:
     drawn = random.Random(6)
     runs = [
         ("whole", {}),
-        ("plain", {"adapter_dtype": "float32"}),
-        ("plain-bf16", {"adapter_dtype": "bfloat16"}),
+        ("plain", {"action": "plain", "adapter_dtype": "float32"}),
+        ("plain-bf16", {"action": "plain", "adapter_dtype": "bfloat16"}),
         *stopped("killed", at="touch", number=drawn.randrange(2, 4) * TOUCHES_OF_A_SAVE, signal=signal.SIGKILL),
         *stopped("terminated", at="held-out loss, step", number=drawn.randrange(10, 18), signal=signal.SIGTERM),
         ("spoilt", {"fault": {"at": "train-step", "number": 21, "signal": signal.SIGKILL}}),

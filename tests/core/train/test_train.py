@@ -127,6 +127,7 @@ def test_a_training_lowers_the_held_out_loss_and_publishes_what_it_measured(undi
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
         "decisions.jsonl",
+        "metrics.jsonl",
         "steps.jsonl",
     }
     config = json.loads((case.content(adapter) / "adapter/adapter_config.json").read_text(encoding="utf-8"))
