@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import torch
+from bitsandbytes.nn import Linear4bit
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import (
@@ -178,7 +179,19 @@ def load_student(folder: str, config: TrainConfig, device: str, dtype: torch.dty
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, quantization_config=quantisation, device_map={"": device}
     )
+    _keep_as_quantised(model)
     return model
+
+
+def _keep_as_quantised(model: torch.nn.Module) -> None:
+    """Stop bitsandbytes 0.50 from repacking 4-bit weights at an evaluation on CPUs with AVX512-BF16.
+
+    It rounds their scales to bf16 then, multiplies them by a kernel without a gradient even in the training that follows,
+    and `state_dict` packs them back with scales quantised anew: such a base is neither frozen nor learned through.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def lora_config(config: TrainConfig) -> LoraConfig:

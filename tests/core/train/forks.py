@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 import torch
+from bitsandbytes.functional import has_avx512bf16
 from bitsandbytes.optim import AdamW8bit
 from peft import LoraConfig
 from transformers import set_seed
@@ -22,6 +23,7 @@ from trl import SFTTrainer
 from core.config import TrainConfig
 from core.data.record import TokenisedRow
 from core.errors import EdgekilnError
+from core.events import ignore
 from core.files import digest_of, sha256_of, write_json_lines
 from core.train import checkpoints, worker
 from core.train.checkpoints import Training
@@ -170,7 +172,20 @@ def eight_bit(run: dict) -> dict:
     return {"differs": float((weight - other).abs().max()), "without_state": float((weight - fresh).abs().max())}
 
 
-ACTIONS = {"plain": plain, "eight bit": eight_bit}
+def frozen(run: dict) -> dict:
+    """Measure a student's loss before and after its state was read, as loaded here and as bitsandbytes would have it."""
+    losses = {}
+    for name, keep in (("kept", worker._keep_as_quantised), ("repacked", ignore)):
+        worker._keep_as_quantised = keep
+        model = worker.load_student(run["student"], TrainConfig.model_validate(run["config"]), "cpu", torch.bfloat16)
+        evaluation = worker.Evaluation(rows(9, "held_out"), 4, 0, ignore, worker.Stop())
+        losses[name] = [evaluation.loss(model, "before")]
+        model.state_dict()
+        losses[name].append(evaluation.loss(model, "after"))
+    return {**losses, "repacks": has_avx512bf16()}
+
+
+ACTIONS = {"frozen": frozen, "plain": plain, "eight bit": eight_bit}
 
 
 def in_child(run: dict) -> dict:
