@@ -131,34 +131,46 @@ def test_the_best_checkpoint_outlives_newer_ones(trained):
     assert there == {best_at_the_last_save, 56, 60}
 
 
+SEEDS = range(20)
+
+
+def twice_stopped(seed: int) -> list[tuple[str, dict[str, Any]]]:
+    """Return a training that is stopped at two random points, in a save, a step or an evaluation, and then goes on."""
+    drawn = random.Random(seed)
+    number = drawn.choice([signal.SIGKILL, signal.SIGTERM])
+    at, most = drawn.choice([("touch", 5 * TOUCHES_OF_A_SAVE), ("train-step", STEPS), ("held-out loss", 60)])
+    faults = [{"at": at, "number": drawn.randrange(1, most), "signal": number} for _ in range(2)]
+    return [(f"stopped-{seed}", {"fault": fault}) for fault in faults] + [(f"stopped-{seed}", {})]
+
+
+def damaged(how: str) -> list[tuple[str, dict[str, Any]]]:
+    drawn = random.Random(how)
+    spoilt = {file: {"file": file, "how": how, "place": drawn.random(), "bit": drawn.randrange(8)} for file in FILES}
+    return [(f"{how}-{file}", {"copy_of": "before", "spoil": how_spoilt}) for file, how_spoilt in spoilt.items()]
+
+
 @pytest.fixture(scope="module")
-def whole(tiny_student, tmp_path_factory) -> Trained:
-    return carry_out(tiny_student, tmp_path_factory.mktemp("whole"), [("whole", {})])
+def stopped_anywhere(tiny_student, tmp_path_factory) -> Trained:
+    runs = [("whole", {}), ("before", {"fault": {"at": "train-step", "number": 30, "signal": signal.SIGKILL}})]
+    runs += [run for seed in SEEDS for run in twice_stopped(seed)] + damaged("flip") + damaged("cut")
+    return carry_out(tiny_student, tmp_path_factory.mktemp("anywhere"), runs)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("seed", range(20))
-def test_wherever_it_is_stopped_it_ends_the_same(whole, tiny_student, tmp_path, seed):
-    drawn = random.Random(seed)
-    number = drawn.choice([signal.SIGKILL, signal.SIGTERM])
-    at, most = drawn.choice([("touch", 8 * TOUCHES_OF_A_SAVE), ("train-step", STEPS), ("held-out loss", 60)])
-    faults = [{"at": at, "number": drawn.randrange(1, most), "signal": number} for _ in range(2)]
-    runs = [("stopped", {"fault": fault}) for fault in faults] + [("stopped", {})]
-    there = carry_out(tiny_student, tmp_path, runs)
-    first = there.ended["stopped"][0]
-    assert first["signal"] == signal.SIGKILL or first["error"] == "Terminated", first
-    assert there.outcome("stopped") == whole.outcome("whole")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_wherever_it_is_stopped_it_ends_the_same(stopped_anywhere, seed):
+    name = f"stopped-{seed}"
+    first = stopped_anywhere.ended[name][0]
+    assert first["signal"] == signal.SIGKILL or first.get("error") == "Terminated", first
+    assert stopped_anywhere.outcome(name) == stopped_anywhere.outcome("whole")
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("how", ["flip", "cut"])
-def test_damage_in_any_file_of_a_checkpoint_is_seen_and_gone_back_over(whole, tiny_student, tmp_path, how):
-    drawn = random.Random(how)
-    runs = [("killed", {"fault": {"at": "train-step", "number": 30, "signal": signal.SIGKILL}})]
-    for file in FILES:
-        spoilt = {"file": file, "how": how, "place": drawn.random(), "bit": drawn.randrange(8)}
-        runs.append((file, {"copy_of": "killed", "spoil": spoilt}))
-    there = carry_out(tiny_student, tmp_path, runs)
-    for file in FILES:
-        assert there.ended[file][0]["resumed"] == 16, file
-        assert there.outcome(file) == whole.outcome("whole"), file
+@pytest.mark.parametrize("file", FILES)
+def test_damage_in_any_file_of_a_checkpoint_is_seen_and_gone_back_over(stopped_anywhere, file, how):
+    name = f"{how}-{file}"
+    assert stopped_anywhere.ended[name][0]["resumed"] == 16
+    assert stopped_anywhere.outcome(name) == stopped_anywhere.outcome("whole")
+    (aside,) = (stopped_anywhere.folder / name / "quarantine").iterdir()
+    assert aside.name.startswith("train-step-00000024-")
