@@ -173,16 +173,34 @@ def eight_bit(run: dict) -> dict:
 
 
 def frozen(run: dict) -> dict:
-    """Measure a student's loss before and after its state was read, as loaded here and as bitsandbytes would have it."""
-    losses = {}
+    """Measure what an evaluation and reading the state do to a student, as loaded here and as bitsandbytes would have it."""
+    found = {}
     for name, keep in (("kept", worker._keep_as_quantised), ("repacked", ignore)):
         worker._keep_as_quantised = keep
         model = worker.load_student(run["student"], TrainConfig.model_validate(run["config"]), "cpu", torch.bfloat16)
         evaluation = worker.Evaluation(rows(9, "held_out"), 4, 0, ignore, worker.Stop())
-        losses[name] = [evaluation.loss(model, "before")]
+        gradients, losses = [gradient(model)], [evaluation.loss(model, "before")]
+        gradients.append(gradient(model))
         model.state_dict()
-        losses[name].append(evaluation.loss(model, "after"))
-    return {**losses, "repacks": has_avx512bf16()}
+        losses.append(evaluation.loss(model, "after"))
+        found[name] = {"gradients": gradients, "losses": losses}
+    return {**found, "repacks": has_avx512bf16()}
+
+
+def gradient(model) -> float:
+    """Return the norm of the gradient that comes back through all blocks to the embeddings."""
+    embeddings, ids = model.get_input_embeddings(), torch.arange(3, 40).unsqueeze(0)
+    come_back = []
+
+    def watch(module, given, output):
+        output.requires_grad_(True)
+        output.register_hook(lambda arrived: come_back.append(float(arrived.float().norm())))
+
+    handle = embeddings.register_forward_hook(watch)
+    model.train()
+    model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    handle.remove()
+    return come_back[0]
 
 
 ACTIONS = {"frozen": frozen, "plain": plain, "eight bit": eight_bit}
