@@ -24,7 +24,7 @@ from core.train.request import TrainRequest, TrainResult
 from core.worker_process import call
 from core.workspace import Workspace
 
-VERSION = 1
+VERSION = 2
 _PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 _DECISIONS = "decisions.jsonl"
 _METRICS = "metrics.jsonl"

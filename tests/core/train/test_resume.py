@@ -78,7 +78,7 @@ def test_neither_an_evaluation_nor_a_save_changes_the_frozen_base_or_what_is_lea
         one, other = ended["kept"][measured]
         assert one == other
         one, other = ended["repacked"][measured]
-        assert (one != other) is ended["repacks"]
+        assert (one != other) == ended["repacks"]
 
 
 def test_kill_9_while_a_checkpoint_is_written_costs_nothing_but_time(trained):
