@@ -70,32 +70,38 @@ def furthest(trained: Trained, one: str, other: str) -> float:
     return max(abs(a - b) for a, b in zip(losses(trained, one), losses(trained, other), strict=True))
 
 
+@pytest.mark.full
 def test_rank_stabilised_lora_of_rank_four_is_lora_with_twice_the_alpha(trained):
     assert losses(trained, "rank-stabilised") == losses(trained, "scaled")
     assert furthest(trained, "rank-stabilised", "plain") > 1e-3
 
 
+@pytest.mark.full
 def test_dora_learns_a_magnitude_beside_the_direction(trained):
     assert furthest(trained, "dora", "plain") > 1e-4
     more, fewer = (trained.ended[name][0]["result"]["trainable_parameters"] for name in ("dora", "plain"))
     assert more == fewer + 2 * (64 + 32 + 32 + 64 + 128 + 128 + 64)  # the width of each projection of both layers
 
 
+@pytest.mark.full
 def test_fp4_is_another_base_than_nf4(trained):
     one, other = (trained.ended[name][0]["result"]["base_held_out_loss"] for name in ("fp4", "plain"))
     assert 0 < abs(one - other) < 0.5
 
 
+@pytest.mark.full
 def test_computing_activations_twice_changes_no_loss(trained):
     assert furthest(trained, "recomputed", "plain") <= 1e-4
 
 
+@pytest.mark.full
 def test_another_kernel_of_the_same_optimiser_begins_with_the_same_losses(trained):
     pairs = list(zip(losses(trained, "torch"), losses(trained, "plain"), strict=True))
     assert max(abs(one - other) for one, other in pairs[:5]) <= 1e-4
     assert any(one != other for one, other in pairs)
 
 
+@pytest.mark.full
 def test_short_rows_come_first_where_that_is_asked(trained):
     tokens = [line["tokens"] for line in lines(trained, "short-first", "metrics.jsonl")]
     assert tokens == sorted(tokens)
@@ -104,12 +110,14 @@ def test_short_rows_come_first_where_that_is_asked(trained):
     assert sum(shuffled) == sum(tokens)
 
 
+@pytest.mark.full
 def test_a_schedule_warms_up_and_stays(trained):
     rates = [line["learning_rate"] for line in lines(trained, "warm")]
     assert rates[:6] == pytest.approx([0, 1e-3, 2e-3, 3e-3, 4e-3, 5e-3])
     assert set(rates[6:]) == {5e-3}
 
 
+@pytest.mark.full
 def test_packed_chats_do_not_see_each_other(trained):
     (packed,) = lines(trained, "packed", "metrics.jsonl")
     (apart,) = lines(trained, "one batch", "metrics.jsonl")
@@ -117,18 +125,21 @@ def test_packed_chats_do_not_see_each_other(trained):
     assert packed["loss"] == pytest.approx(apart["loss"], abs=1e-4)
 
 
+@pytest.mark.full
 def test_an_optimiser_that_needs_cuda_is_refused_on_the_cpu(trained):
     (ended,) = trained.ended["paged"]
     assert ended["error"] == "ToolMissing"
     assert "train.optim is paged_adamw_8bit, the training runs on the CPU" in ended["problem"]
 
 
+@pytest.mark.full
 def test_the_nested_state_of_an_8_bit_optimiser_is_kept_and_restored(trained):
     (ended,) = trained.ended["eight bit"]
     assert ended["differs"] == 0
     assert ended["without_state"] > 1e-4
 
 
+@pytest.mark.full
 def test_early_stopping_ends_with_the_best_adapter(trained):
     held_out = lines(trained, "early", "held_out_losses.jsonl")
     best = min(held_out, key=lambda record: record["held_out_loss"])
@@ -138,11 +149,13 @@ def test_early_stopping_ends_with_the_best_adapter(trained):
     assert ended["result"]["held_out_loss"] == best["held_out_loss"]
 
 
+@pytest.mark.full
 def test_early_stopping_is_remembered_over_kill_9(trained):
     assert trained.ended["early-killed"][0]["signal"] == signal.SIGKILL
     assert trained.outcome("early-killed") == trained.outcome("early")
 
 
+@pytest.mark.full
 def test_every_step_leaves_a_line_of_what_it_took(trained):
     (ended,) = trained.ended["plain"]
     written = lines(trained, "plain", "metrics.jsonl")
