@@ -61,7 +61,8 @@ def carry_out(student: Path, folder: Path, runs: list[tuple[str, dict[str, Any]]
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        # threads that wait asleep: beside another load two that spin take a hundred times as long for so small a model
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_WAIT_POLICY": "PASSIVE"},
     )
     assert done.returncode == 0, done.stderr
     ended: dict[str, list[dict[str, Any]]] = {}
