@@ -25,6 +25,8 @@ from core.label.section import LabelConfig as LabelConfig  # noqa: PLC0414  # a 
 from core.mistakes import describe, shortened
 from core.remote.settings import RemoteConfig
 from core.section import Operational, Section
+from core.train.section import LoraConfig as LoraConfig  # noqa: PLC0414  # sections like the others
+from core.train.section import TrainConfig as TrainConfig  # noqa: PLC0414
 from core.yaml_file import parse_yaml, read_yaml
 
 _MAX_SEED = 2**32 - 1  # what numpy takes
@@ -86,40 +88,6 @@ class DataConfig(Section):
     max_rejected: Annotated[int | None, Operational] = Field(
         default=None, ge=0, description="Rows set aside at most; none sets no limit beside the share"
     )
-
-
-class LoraConfig(Section):
-    """The LoRA adapter."""
-
-    r: int = Field(default=16, ge=1, le=1024)
-    lora_alpha: int = Field(default=32, ge=1)
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    use_dora: bool = False
-
-
-class TrainConfig(Section):
-    """How the student is trained."""
-
-    student: str = Field(description="A student of configs/models")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    quantisation: Literal["nf4", "fp4", "none"] = Field(default="nf4", description="4-bit format of the frozen base")
-    double_quantisation: bool = True
-    lora: LoraConfig = LoraConfig()
-    num_train_epochs: float = Field(default=2.0, gt=0, le=100)
-    per_device_train_batch_size: int = Field(default=4, ge=1)
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
-    learning_rate: float = Field(default=4e-4, gt=0, le=1)
-    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "cosine"
-    warmup_steps: int = Field(default=2, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    max_length: int = Field(default=512, ge=16)
-    seed: int = Field(default=42, ge=0, le=_MAX_SEED)
-    checkpoint_steps: Annotated[int, Operational] = Field(
-        default=10, ge=1, description="Optimiser steps between checkpoints"
-    )
-    min_gain: Annotated[float, Operational] = Field(default=0.0, description="Nats the held-out loss must fall by")
-    timeout_s: Annotated[float, Operational] = Field(default=86_400.0, gt=0)
 
 
 class ExportConfig(Section):

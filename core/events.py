@@ -129,6 +129,14 @@ class CheckpointSaved(_Event):
     step: int
 
 
+class Evaluated(_Event):
+    """The held-out loss after a step, in nats per completion token."""
+
+    kind: Literal["evaluated"] = "evaluated"
+    step: int
+    held_out_loss: float
+
+
 class Resumed(_Event):
     """A long stage goes on where an earlier process stopped."""
 
@@ -186,6 +194,7 @@ Event = Annotated[
     | Found
     | TrainStep
     | CheckpointSaved
+    | Evaluated
     | Resumed
     | Paused
     | Continued

@@ -112,12 +112,17 @@ def _escape(root: Path, relative: str) -> PathEscapes:
 
 @contextmanager
 def disk_full_is_an_error(where: Path) -> Iterator[None]:
-    """Turn ENOSPC and EDQUOT into DiskFull."""
+    """Turn ENOSPC, EDQUOT and EFBIG into DiskFull."""
     try:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise disk_full(where) from error
+        if error.errno == errno.EFBIG:
+            raise DiskFull(
+                f"a file in {where} would pass the limit on file sizes",
+                remedy="Raise the limit (ulimit -f), then run the same command again.",
+            ) from error
         raise
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from core.errors import ProcessFailed, ToolMissing
 
 _TAIL_BYTES = 4000
-_GRACE_S = 5.0
+GRACE_S = 5.0
 _POLL_S = 0.05
 
 OnTick = Callable[[], None]
@@ -31,13 +31,15 @@ def run(
     stdout: Path | None = None,
     on_tick: OnTick | None = None,
     pass_fds: Sequence[int] = (),
+    grace_s: float = GRACE_S,
 ) -> None:
     """Run a program to its end.
 
     `log` takes standard error, and standard output too unless `stdout` names a file for it; `env` is added to this
     process's environment; `on_tick` is called about 20 times a second; `pass_fds` are
     the file descriptors it inherits: that of a lock keeps it locked for as long as the program runs. ToolMissing when the program is not there,
-    ProcessFailed on a non-zero status or after `timeout_s`; the program's whole group is ended in any case.
+    ProcessFailed on a non-zero status or after `timeout_s`; the program's whole group is ended in any case, by SIGKILL
+    `grace_s` after SIGTERM.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as errors, (stdout or log).open("wb" if stdout else "ab") as output:
@@ -45,7 +47,7 @@ def run(
         try:
             status = _wait(child, timeout_s, on_tick)
         finally:
-            end_group(child)
+            end_group(child, grace_s)
     if status is None:
         raise ProcessFailed(
             f"{Path(argv[0]).name} ran > {timeout_s:g} s and was stopped\n{_tail(log)}".rstrip(),
@@ -149,12 +151,12 @@ def _wait(child: subprocess.Popen[bytes], timeout_s: float, on_tick: OnTick | No
     return status
 
 
-def end_group(child: subprocess.Popen[bytes]) -> None:
+def end_group(child: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> None:
     """Ask a child's process group to end, kill what is left after a grace, and reap the child."""
     if child.poll() is None:
         _signal_group(child.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_GRACE_S)
+            child.wait(grace_s)
     _signal_group(child.pid, signal.SIGKILL)
     child.wait()
 

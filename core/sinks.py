@@ -12,6 +12,7 @@ from core.errors import ToolMissing
 from core.events import (
     CheckpointSaved,
     Continued,
+    Evaluated,
     Event,
     Found,
     Note,
@@ -153,6 +154,8 @@ def _of_training(event: Event) -> str:
             return f"step {event.step}/{event.steps}: loss {event.loss:.4f}, learning rate {event.learning_rate:.2e}"
         case CheckpointSaved():
             return f"checkpoint at step {event.step} saved and verified"
+        case Evaluated():
+            return f"held-out loss {event.held_out_loss:.4f} after step {event.step}"
         case _:
             return event.kind
 

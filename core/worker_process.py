@@ -17,7 +17,7 @@ from core.contract import Contract
 from core.errors import EdgekilnError, ProcessFailed
 from core.events import Event, OnEvent, parse_event
 from core.files import write_atomic
-from core.process import python_module, run
+from core.process import GRACE_S, python_module, run
 
 Request = TypeVar("Request", bound=Contract)
 Result = TypeVar("Result", bound=Contract)
@@ -32,12 +32,19 @@ class _Failure(Contract):
 
 
 def call(
-    module: str, request: Contract, result: type[Result], folder: Path, on_event: OnEvent, *, timeout_s: float
+    module: str,
+    request: Contract,
+    result: type[Result],
+    folder: Path,
+    on_event: OnEvent,
+    *,
+    timeout_s: float,
+    grace_s: float = GRACE_S,
 ) -> Result:
     """Run `python -m module folder` and return its result.
 
     The folder takes `request.json`, `events.jsonl`, `worker.log` and `result.json`. The worker's own EdgekilnError is
-    raised here again; ProcessFailed when it died without a word.
+    raised here again; ProcessFailed when it died without a word. A worker that is stopped has `grace_s` to end by itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("result.json", "failure.json", "events.jsonl"):
@@ -51,6 +58,7 @@ def call(
             timeout_s=timeout_s,
             env={"PYTHONUNBUFFERED": "1", "EDGEKILN_PARENT": str(os.getpid())},
             on_tick=tail.forward,
+            grace_s=grace_s,
         )
     except ProcessFailed:
         tail.forward()

@@ -1,30 +1,70 @@
-"""Checkpoints of a training: kept beside the stage's content, sealed, verified before use, the last two kept."""
+"""Checkpoints of a training: written aside, renamed into place, verified before use. What to keep is in retention.py.
+
+A manifest is written last. It holds the hash of every file and its own, so that no flipped bit anywhere goes unseen.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
-from core.errors import ArtifactError
+from pydantic import Field, ValidationError
+
+from core.contract import Contract, FileRef, Sha256
+from core.errors import ArtifactError, ArtifactMissing, FileTampered, ManifestBroken
+from core.files import canonical_json, digest_of, sync_folder, write_atomic
 from core.train import sealed
+from core.workspace import MANIFEST
 
-KEEP = 2  # the newest may turn out broken when it is needed; the one before is then taken
-# what the trainer writes beside these (its arguments as a pickle, the tokenizer, a model card) nobody reads again
-_STATE_FILES = frozenset(
-    {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "optimizer.pt",
-        "rng_state.pth",
-        "scaler.pt",
-        "scheduler.pt",
-        "trainer_state.json",
-    }
-)
 _NAME = re.compile(r"step-(\d{8})")
+_MAX_MANIFEST_BYTES = 1 << 20
+
+
+class Training(Contract):
+    """Which training a checkpoint belongs to: a run of other settings, rows or student never goes on from it."""
+
+    config: Sha256
+    rows: Sha256
+    student: str
+
+
+class Position(Contract):
+    """Where in the data a checkpoint stands: it is taken between optimiser steps, so no gradient is half accumulated.
+
+    `micro_batches` are those of `epoch` that are used up, `rows` those of all epochs; `order_seed` gives their order.
+    """
+
+    epoch: int = Field(ge=0)
+    micro_batches: int = Field(ge=0)
+    rows: int = Field(ge=0)
+    order_seed: int
+
+
+class Taken(Contract):
+    """When and where a checkpoint was taken; `rng` holds the digest of each random generator's state."""
+
+    step: int = Field(ge=0)
+    training: Training
+    position: Position
+    rng: dict[str, Sha256]
+    versions: dict[str, str]
+    threads: int = Field(ge=1)
+    device: str
+    dtype: str
+
+
+class Manifest(Contract):
+    """What a checkpoint is made of."""
+
+    format: Literal[1] = 1
+    taken: Taken
+    files: tuple[FileRef, ...]
 
 
 @dataclass(frozen=True)
@@ -36,30 +76,50 @@ class Broken:
     moved_to: Path
 
 
-def keep(written: Path, checkpoints: Path, step: int, about: dict[str, str]) -> Path:
-    """Seal a checkpoint the trainer wrote, verify it, rename it into place, and drop the ones that are too old."""
-    for path in written.iterdir():
-        if path.name not in _STATE_FILES:
-            path.unlink()
-    sealed.seal(written, {"step": str(step), **about})
-    sealed.check(written)
-    target = checkpoints / f"step-{step:08d}"
+def keep(written: Path, checkpoints: Path, taken: Taken) -> Path:
+    """Make a written checkpoint durable, verify it, and rename it into place; one of the same step makes way."""
+    manifest = Manifest(taken=taken, files=sealed.durable(written))
+    write_atomic(written / MANIFEST, _bytes_of(manifest))
+    verify(written)
+    target = folder_of(checkpoints, taken.step)
+    former = written.with_name(f"former-{written.name}")
     if target.exists():
-        shutil.rmtree(target)
+        target.rename(former)
     written.rename(target)
-    for old in _all(checkpoints)[:-KEEP]:
-        shutil.rmtree(old)
+    sync_folder(checkpoints)
+    shutil.rmtree(former, ignore_errors=True)
     return target
 
 
-def newest_verified(checkpoints: Path, quarantine: Path) -> tuple[Path | None, list[Broken]]:
-    """Return the newest checkpoint whose every file has its hash, and the broken ones that were moved out of its way."""
+def verify(folder: Path, training: Training | None = None) -> Manifest:
+    """Return the manifest of a checkpoint whose every file is as it says and that belongs to the training, if one is named.
+
+    ArtifactMissing, ManifestBroken or FileTampered says what is wrong.
+    """
+    manifest = _read(folder / MANIFEST)
+    if wrong := _difference(folder, manifest.taken, training):
+        raise ManifestBroken(f"{folder / MANIFEST}: {wrong}", remedy=sealed.REMEDY)
+    named = {MANIFEST, *(ref.path for ref in manifest.files)}
+    if strange := sorted(path.name for path in folder.iterdir() if path.name not in named):
+        raise FileTampered(f"{folder / strange[0]} is not in the manifest", remedy=sealed.REMEDY)
+    sealed.check_files(folder, manifest.files)
+    return manifest
+
+
+def newest_verified(checkpoints: Path, quarantine: Path, training: Training) -> tuple[Path | None, list[Broken]]:
+    """Return the newest sound checkpoint of a training, and the broken ones that were moved out of its way."""
+    return first_sound(reversed(all_in(checkpoints)), quarantine, training)
+
+
+def first_sound(folders: Iterable[Path], quarantine: Path, training: Training) -> tuple[Path | None, list[Broken]]:
+    """Return the first checkpoint that verifies; those before it are moved to the quarantine."""
     broken: list[Broken] = []
-    for folder in reversed(_all(checkpoints)):
+    for folder in folders:
         try:
-            sealed.check(folder)
+            verify(folder, training)
         except ArtifactError as error:
             target = quarantine / f"train-{folder.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+            quarantine.mkdir(parents=True, exist_ok=True)
             folder.rename(target)
             broken.append(Broken(step_of(folder), error.problem, target))
         else:
@@ -67,11 +127,47 @@ def newest_verified(checkpoints: Path, quarantine: Path) -> tuple[Path | None, l
     return None, broken
 
 
+def all_in(checkpoints: Path) -> list[Path]:
+    """Return the folders of all checkpoints, the oldest first, none of them verified."""
+    folders = checkpoints.iterdir() if checkpoints.is_dir() else []
+    return sorted(folder for folder in folders if _NAME.fullmatch(folder.name))
+
+
+def folder_of(checkpoints: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies, once there is one."""
+    return checkpoints / f"step-{step:08d}"
+
+
 def step_of(checkpoint: Path) -> int:
     """Return the optimiser step a checkpoint was taken after."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def _all(checkpoints: Path) -> list[Path]:
-    folders = checkpoints.iterdir() if checkpoints.is_dir() else []
-    return sorted(folder for folder in folders if _NAME.fullmatch(folder.name))
+def _bytes_of(manifest: Manifest) -> bytes:
+    said = manifest.model_dump(mode="json")
+    return canonical_json({"manifest": said, "sha256": digest_of(said)})
+
+
+def _read(path: Path) -> Manifest:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_MAX_MANIFEST_BYTES)
+        manifest = Manifest.model_validate(json.loads(data)["manifest"])
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ArtifactMissing(f"{path} is missing: the checkpoint was never finished", remedy=sealed.REMEDY) from error
+    except ValidationError as error:
+        raise ManifestBroken(f"{path}: {error.errors()[0]['msg']}", remedy=sealed.REMEDY) from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ManifestBroken(f"{path} is no manifest: {error}", remedy=sealed.REMEDY) from error
+    if data != _bytes_of(manifest):  # it has one form only, so any other byte is damage
+        raise ManifestBroken(f"{path} does not have the hash it states", remedy=sealed.REMEDY)
+    return manifest
+
+
+def _difference(folder: Path, taken: Taken, training: Training | None) -> str | None:
+    if _NAME.fullmatch(folder.name) and step_of(folder) != taken.step:
+        return f"it is of step {taken.step}, its folder of step {step_of(folder)}"
+    if training is None:
+        return None
+    names = [name for name in Training.model_fields if getattr(taken.training, name) != getattr(training, name)]
+    return f"it belongs to another training (other {', '.join(names)})" if names else None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from core.config import TrainConfig
 from core.contract import Contract
+from core.train.checkpoints import Training
 
 
 class TrainRequest(Contract):
-    """One training. `train` and `held_out` are files of TokenisedRow; `resume_from` is a verified checkpoint."""
+    """One training. `train` and `held_out` are files of TokenisedRow; `resume_from` is a checkpoint of that training.
+
+    `held_out_losses` is only written where `config.eval_steps` asks for some.
+    """
 
     student_folder: str
     student_name: str
@@ -15,18 +19,22 @@ class TrainRequest(Contract):
     held_out: str
     adapter: str
     steps: str
+    metrics: str
+    held_out_losses: str
     checkpoints: str
     resume_from: str | None
     config: TrainConfig
+    training: Training
     versions: dict[str, str]
 
 
 class TrainResult(Contract):
-    """Losses in nats per completion token."""
+    """Losses in nats per completion token; `adapter_step` is the step whose weights the adapter holds."""
 
     base_held_out_loss: float
     held_out_loss: float
     steps: int
+    adapter_step: int
     trainable_parameters: int
     trained_tokens: int
     device: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from core.errors import ArtifactMissing, FileTampered, ManifestBroken
 from core.files import confine, sha256_of, sync_folder, write_atomic
 from core.workspace import MANIFEST, describe_files
 
-_REMEDY = "Run the same command again: the folder is set aside and made anew."
+REMEDY = "Run the same command again: the folder is set aside and made anew."
 
 
 class Sealed(Contract):
@@ -24,9 +25,7 @@ class Sealed(Contract):
 
 def seal(folder: Path, about: dict[str, str]) -> Sealed:
     """Make a folder's files durable, then write the manifest; without it the folder counts as unfinished."""
-    manifest = Sealed(files=describe_files(folder, frozenset()), about=about)
-    for ref in manifest.files:
-        _sync(folder / ref.path)
+    manifest = Sealed(files=durable(folder), about=about)
     write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
     sync_folder(folder)
     return manifest
@@ -35,24 +34,37 @@ def seal(folder: Path, about: dict[str, str]) -> Sealed:
 def check(folder: Path) -> Sealed:
     """Verify every file by size and hash; ArtifactMissing, ManifestBroken or FileTampered says what is wrong."""
     manifest = _read(folder / MANIFEST)
-    for ref in manifest.files:
+    check_files(folder, manifest.files)
+    return manifest
+
+
+def durable(folder: Path) -> tuple[FileRef, ...]:
+    """Describe a folder's files and make them outlive a power cut."""
+    files = describe_files(folder, frozenset())
+    for ref in files:
+        _sync(folder / ref.path)
+    return files
+
+
+def check_files(folder: Path, files: Iterable[FileRef]) -> None:
+    """Verify files by size and hash; FileTampered names the first that is missing or other than described."""
+    for ref in files:
         path = confine(folder, ref.path)
         if not path.is_file():
-            raise FileTampered(f"{path} is missing", remedy=_REMEDY)
+            raise FileTampered(f"{path} is missing", remedy=REMEDY)
         if (size := path.stat().st_size) != ref.bytes:
-            raise FileTampered(f"{path} has {size} bytes, its manifest says {ref.bytes}", remedy=_REMEDY)
+            raise FileTampered(f"{path} has {size} bytes, its manifest says {ref.bytes}", remedy=REMEDY)
         if (digest := sha256_of(path)) != ref.sha256:
-            raise FileTampered(f"{path} has sha256 {digest[:12]}, its manifest says {ref.sha256[:12]}", remedy=_REMEDY)
-    return manifest
+            raise FileTampered(f"{path} has sha256 {digest[:12]}, its manifest says {ref.sha256[:12]}", remedy=REMEDY)
 
 
 def _read(path: Path) -> Sealed:
     try:
         return Sealed.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise ArtifactMissing(f"{path} is missing: the folder was never finished", remedy=_REMEDY) from error
+        raise ArtifactMissing(f"{path} is missing: the folder was never finished", remedy=REMEDY) from error
     except ValidationError as error:
-        raise ManifestBroken(f"{path}: {error.errors()[0]['msg']}", remedy=_REMEDY) from error
+        raise ManifestBroken(f"{path}: {error.errors()[0]['msg']}", remedy=REMEDY) from error
 
 
 def _sync(path: Path) -> None:

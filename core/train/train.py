@@ -14,19 +14,21 @@ from core.contract import Limit, Stage
 from core.data.record import TokenisedRow, read_labeled
 from core.data.tokens import tokenise
 from core.errors import ToolMissing
-from core.events import Note, OnEvent, Resumed, ignore
-from core.files import read_json_lines, write_atomic, write_json_lines
+from core.events import OnEvent, Resumed, SetAside, ignore
+from core.files import digest_of, read_json_lines, sha256_of, write_atomic, write_json_lines
 from core.nouns import Adapter, LabeledDataset, ModelRef, refs
 from core.stage import Facts, Order, produce
 from core.train import checkpoints, student
-from core.train.checkpoints import Broken
+from core.train.checkpoints import Broken, Training
 from core.train.request import TrainRequest, TrainResult
 from core.worker_process import call
 from core.workspace import Workspace
 
-VERSION = 1
+VERSION = 2
 _PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 _DECISIONS = "decisions.jsonl"
+_METRICS = "metrics.jsonl"
+_GRACE_S = 25.0  # the worker saves before it ends; who stops us kills 30 s after a notice (GCP, Kubernetes)
 
 
 def train(
@@ -68,7 +70,12 @@ def _work(
     folder = student.folder(card, on_event)
     train_file, held_out_file = _token_files(staged, source, folder, config.max_length, on_event)
     decisions = _Decisions(content / _DECISIONS)
-    resume_from = _resume_point(staged / "checkpoints", quarantine, decisions, on_event)
+    training = Training(
+        config=digest_of(config.shaping()),
+        rows=digest_of([sha256_of(train_file), sha256_of(held_out_file)]),
+        student=models.identity(card),
+    )
+    resume_from = _resume_point(staged / "checkpoints", quarantine, training, decisions, on_event)
     request = TrainRequest(
         student_folder=str(folder),
         student_name=card.name,
@@ -76,13 +83,31 @@ def _work(
         held_out=str(held_out_file),
         adapter=str(content / "adapter"),
         steps=str(content / "steps.jsonl"),
+        metrics=str(content / _METRICS),
+        held_out_losses=str(content / "held_out_losses.jsonl"),
         checkpoints=str(staged / "checkpoints"),
         resume_from=str(resume_from) if resume_from else None,
         config=config,
+        training=training,
         versions=_versions(),
     )
-    result = call("core.train.worker", request, TrainResult, staged / "worker", on_event, timeout_s=config.timeout_s)
-    decisions.add({"decision": "finished", "step": result.steps, "device": result.device})
+    result = call(
+        "core.train.worker",
+        request,
+        TrainResult,
+        staged / "worker",
+        on_event,
+        timeout_s=config.timeout_s,
+        grace_s=_GRACE_S,
+    )
+    decisions.add(
+        {
+            "decision": "finished",
+            "step": result.steps,
+            "adapter_step": result.adapter_step,
+            "device": result.device,
+        }
+    )
     return _facts(result, models.ref(card), decisions)
 
 
@@ -92,14 +117,14 @@ def _facts(result: TrainResult, ref: ModelRef, decisions: _Decisions) -> Facts:
         own={
             "student": ref,
             "resumed_from_steps": resumed,
-            **result.model_dump(exclude={"device"}),
+            **result.model_dump(exclude={"device", "adapter_step"}),
         },
         metrics={
             "base_held_out_loss": result.base_held_out_loss,
             "held_out_loss": result.held_out_loss,
             "gain": result.base_held_out_loss - result.held_out_loss,
         },
-        without_meaning=frozenset({_DECISIONS}),
+        without_meaning=frozenset({_DECISIONS, _METRICS}),
     )
 
 
@@ -119,8 +144,10 @@ def _write(path: Path, rows: list[TokenisedRow]) -> None:
     write_json_lines(path, (row.model_dump(mode="json") for row in rows))
 
 
-def _resume_point(folder: Path, quarantine: Path, decisions: _Decisions, on_event: OnEvent) -> Path | None:
-    newest, broken = checkpoints.newest_verified(folder, quarantine)
+def _resume_point(
+    folder: Path, quarantine: Path, training: Training, decisions: _Decisions, on_event: OnEvent
+) -> Path | None:
+    newest, broken = checkpoints.newest_verified(folder, quarantine, training)
     for one in broken:
         _tell_broken(one, decisions, on_event)
     if newest is None:
@@ -135,8 +162,8 @@ def _tell_broken(one: Broken, decisions: _Decisions, on_event: OnEvent) -> None:
     decisions.add(
         {"decision": "checkpoint-set-aside", "step": one.step, "reason": one.reason, "moved_to": one.moved_to.name}
     )
-    text = f"checkpoint of step {one.step} set aside as {one.moved_to}: {one.reason}"
-    on_event(Note(stage=Stage.TRAIN, text=text, level="warning"))
+    name = f"checkpoint of step {one.step}"
+    on_event(SetAside(stage=Stage.TRAIN, artifact_id=name, reason=one.reason, moved_to=str(one.moved_to)))
 
 
 class _Decisions:

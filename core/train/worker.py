@@ -1,19 +1,19 @@
 """Trains a LoRA adapter on a 4-bit student with TRL, PEFT and bitsandbytes, in a process of its own.
 
-Resume is exact on the CPU: adapter weights are fp32 from the first step on (TRL alone would start in bf16 and come back
-in fp32), and a checkpoint carries optimiser, scheduler, random state and the log of every step.
+Its parts: exact/worker.py is the trainer, state/worker.py what a checkpoint holds, held_out/worker.py the held-out loss.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from bitsandbytes.nn import Linear4bit
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import (
@@ -24,64 +24,111 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, pack_dataset
 
 from core.config import TrainConfig
 from core.contract import Stage
 from core.data.record import TokenisedRow
-from core.errors import DataError, EnvironmentFault, ToolMissing, TrainingDiverged
-from core.events import CheckpointSaved, OnEvent, Progress, TrainStep
+from core.errors import ArtifactError, DataError, ToolMissing
+from core.events import Note, OnEvent
 from core.files import disk_full_is_an_error, read_json_lines, write_json_lines
-from core.train import checkpoints
+from core.train import checkpoints, retention
+from core.train.cadence import Cadence
+from core.train.exact.worker import Around, ExactTrainer, WaitedEnough, fix_adapter_dtype, held_out_records, step_records
+from core.train.held_out.worker import Evaluation, labels_of
+from core.train.metrics import Metrics
 from core.train.request import TrainRequest, TrainResult
+from core.train.state import worker as state
+from core.train.stop import Stop
 from core.worker_process import main
 
-_IGNORED = -100  # the label the loss passes over
+__all__ = ["fix_adapter_dtype"]
 
 
 def work(request: TrainRequest, folder: Path, on_event: OnEvent) -> TrainResult:
     """Train, and measure the held-out loss of the base and of the trained student on the same tokens."""
     del folder
-    config, device = request.config, chosen_device(request.config)
+    stop = Stop()
+    stop.listen()
+    config = request.config
+    _require_optimiser(config, chosen_device(config))
     set_seed(config.seed)
     tokenizer = AutoTokenizer.from_pretrained(request.student_folder)
     train_rows, held_out = _read(request.train), _read(request.held_out)
-    trainer = _trainer(request, tokenizer, train_rows, device, on_event)
-    evaluation = _Evaluation(held_out, config.per_device_train_batch_size, tokenizer.pad_token_id or 0, on_event)
+    evaluation = Evaluation(held_out, config.per_device_train_batch_size, tokenizer.pad_token_id or 0, on_event, stop)
+    trainer = _trainer(request, tokenizer, train_rows, evaluation)
     base_loss = evaluation.loss_of_base(trainer.model)
-    write_json_lines(Path(request.steps), _step_records(_history(request.resume_from)))
-    with disk_full_is_an_error(Path(request.checkpoints)):
+    write_json_lines(Path(request.steps), step_records(_history(request.resume_from)))
+    with disk_full_is_an_error(Path(request.checkpoints)), contextlib.suppress(WaitedEnough):
         trainer.train(resume_from_checkpoint=request.resume_from)
+    return _finish(request, trainer, evaluation, base_loss)
+
+
+def _finish(request: TrainRequest, trainer: ExactTrainer, evaluation: Evaluation, base_loss: float) -> TrainResult:
+    adapter_step = trainer.state.global_step
+    if request.config.early_stopping_patience is not None:
+        adapter_step = _take_best(request, trainer, evaluation.on_event)
     loss = evaluation.loss(trainer.model, "trained")
-    steps = _step_records(trainer.state.log_history)
+    steps = step_records(trainer.state.log_history)
     write_json_lines(Path(request.steps), steps)
-    _save_adapter(trainer.model, Path(request.adapter), request.student_name)
+    if held_out := held_out_records(trainer.state.log_history):
+        write_json_lines(Path(request.held_out_losses), held_out)
+    shutil.rmtree(request.adapter, ignore_errors=True)
+    state.save_adapter(trainer.model, Path(request.adapter), request.student_name)
     return TrainResult(
         base_held_out_loss=base_loss,
         held_out_loss=loss,
         steps=len(steps),
+        adapter_step=adapter_step,
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         trained_tokens=sum(record["trained_tokens"] for record in steps),
-        device=device,
+        device=chosen_device(request.config),
     )
+
+
+def _take_best(request: TrainRequest, trainer: ExactTrainer, on_event: OnEvent) -> int:
+    """Put the adapter with the lowest held-out loss into the model and return its step."""
+    for folder in retention.by_held_out_loss(Path(request.checkpoints)):
+        try:
+            taken = checkpoints.verify(folder, request.training).taken
+        except ArtifactError as error:
+            text = f"the checkpoint with the best held-out loss is broken, the next best is taken: {error.problem}"
+            on_event(Note(stage=Stage.TRAIN, text=text, level="warning"))
+            continue
+        state.load_adapter(trainer.model, folder)
+        return taken.step
+    return int(trainer.state.global_step)
 
 
 def _trainer(
-    request: TrainRequest, tokenizer: PreTrainedTokenizerBase, rows: list[TokenisedRow], device: str, on_event: OnEvent
-) -> _ExactTrainer:
-    writing = Path(request.checkpoints) / "writing"
-    shutil.rmtree(writing, ignore_errors=True)
-    trainer = _ExactTrainer(
-        request,
-        on_event,
-        model=load_student(request.student_folder, request.config, device, compute_dtype(device)),
-        args=_arguments(request.config, device, writing),
-        train_dataset=_dataset(rows),
+    request: TrainRequest, tokenizer: PreTrainedTokenizerBase, rows: list[TokenisedRow], evaluation: Evaluation
+) -> ExactTrainer:
+    config, device = request.config, chosen_device(request.config)
+    resumed = checkpoints.verify(Path(request.resume_from), request.training) if request.resume_from else None
+    return ExactTrainer(
+        Around(
+            request=request,
+            on_event=evaluation.on_event,
+            stop=evaluation.stop,
+            cadence=Cadence(config.checkpoint_steps, config.checkpoint_max_loss_s),
+            evaluation=evaluation,
+            device=device,
+            resumed=resumed,
+            metrics=Metrics(Path(request.metrics), _memory),
+        ),
+        model=load_student(request.student_folder, config, device, compute_dtype(device)),
+        args=_arguments(config, device, state.cleared(Path(request.checkpoints) / "writing")),
+        train_dataset=_dataset(rows, config),
         processing_class=tokenizer,
-        peft_config=lora_config(request.config),
+        peft_config=lora_config(config),
     )
-    fix_adapter_dtype(trainer.model)
-    return trainer
+
+
+def _history(checkpoint: str | None) -> list[dict[str, Any]]:
+    """Return the trainer's log as a verified checkpoint holds it, empty without one."""
+    if checkpoint is None:
+        return []
+    return list(json.loads((Path(checkpoint) / state.TRAINER_STATE).read_text(encoding="utf-8"))["log_history"])
 
 
 def chosen_device(config: TrainConfig) -> str:
@@ -92,6 +139,24 @@ def chosen_device(config: TrainConfig) -> str:
             "train.device is cuda and torch sees no CUDA GPU", remedy="Set train.device=cpu or mend the driver."
         )
     return "cuda" if usable and config.device != "cpu" else "cpu"
+
+
+def _require_optimiser(config: TrainConfig, device: str) -> None:
+    if device == "cpu" and ("8bit" in config.optim or "paged" in config.optim):
+        raise ToolMissing(
+            f"train.optim is {config.optim}, the training runs on the CPU",
+            remedy="Set train.optim=adamw_torch_fused, or train on a CUDA GPU.",
+        )
+
+
+def _memory() -> dict[str, int]:
+    sizes = {"rss_bytes": psutil.Process().memory_info().rss}
+    if torch.cuda.is_available():
+        sizes |= {
+            "cuda_bytes": torch.cuda.memory_allocated(),
+            "cuda_peak_bytes": torch.cuda.max_memory_allocated(),
+        }
+    return sizes
 
 
 def compute_dtype(device: str) -> torch.dtype:
@@ -114,7 +179,19 @@ def load_student(folder: str, config: TrainConfig, device: str, dtype: torch.dty
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, quantization_config=quantisation, device_map={"": device}
     )
+    _keep_as_quantised(model)
     return model
+
+
+def _keep_as_quantised(model: torch.nn.Module) -> None:
+    """Stop bitsandbytes 0.50 from repacking 4-bit weights at an evaluation on CPUs with AVX512-BF16.
+
+    It rounds their scales to bf16 then, multiplies them by a kernel without a gradient even in the training that follows,
+    and `state_dict` packs them back with scales quantised anew: such a base is neither frozen nor learned through.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def lora_config(config: TrainConfig) -> LoraConfig:
@@ -127,6 +204,7 @@ def lora_config(config: TrainConfig) -> LoraConfig:
         lora_dropout=lora.lora_dropout,
         target_modules=modules,
         use_dora=lora.use_dora,
+        use_rslora=lora.use_rslora,
         task_type="CAUSAL_LM",
     )
 
@@ -140,6 +218,7 @@ def _arguments(config: TrainConfig, device: str, writing: Path) -> SFTConfig:
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
+        optim=config.optim,
         warmup_steps=config.warmup_steps,
         max_grad_norm=config.max_grad_norm,
         max_length=config.max_length,
@@ -148,11 +227,12 @@ def _arguments(config: TrainConfig, device: str, writing: Path) -> SFTConfig:
         use_cpu=device == "cpu",
         bf16=device == "cuda" and dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
-        gradient_checkpointing=device == "cuda",
+        gradient_checkpointing=device == "cuda" if config.gradient_checkpointing is None else config.gradient_checkpointing,
+        packing=config.packing,
+        train_sampling_strategy="sequential" if config.order == "by_length" else "random",
         completion_only_loss=True,
         dataset_kwargs={"skip_prepare_dataset": True},
-        save_strategy="steps",
-        save_steps=config.checkpoint_steps,
+        save_strategy="no",  # exact/worker.py saves
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to="none",
@@ -164,170 +244,22 @@ def _read(path: str) -> list[TokenisedRow]:
     rows = [TokenisedRow.model_validate(record) for record in read_json_lines(Path(path))]
     if not rows:
         raise DataError(f"{path} holds no row", remedy="Give more prompts, or change data.held_out_share.")
+    # the first token is never predicted; a loss over no token is 0 or NaN, and neither says that nothing was learned
+    if masked := [row.row_id for row in rows if not any(row.completion_mask[1:])]:
+        raise DataError(
+            f"row {masked[0]} has no token to train or score ({len(masked)} such of {len(rows)} rows)",
+            remedy="Take these rows out, or raise train.max_length if it cut their answers off.",
+        )
     return rows
 
 
-def _labels(row: TokenisedRow) -> list[int]:
-    return [token if keep else _IGNORED for token, keep in zip(row.input_ids, row.completion_mask, strict=True)]
-
-
-def _dataset(rows: list[TokenisedRow]) -> Dataset:
-    return Dataset.from_dict({"input_ids": [list(row.input_ids) for row in rows], "labels": [_labels(row) for row in rows]})
-
-
-def fix_adapter_dtype(model: torch.nn.Module) -> None:
-    """Put the adapter in fp32 before the optimiser is built: TRL casts it to bf16 on a 4-bit base, a resume loads fp32."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float32)
-
-
-def _require_adapter_dtype(model: torch.nn.Module) -> None:
-    wrong = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32]
-    if wrong:
-        raise EnvironmentFault(
-            f"adapter weight {wrong[0]} is not fp32 when training starts ({len(wrong)} such), a resume would not be exact",
-            remedy="Install the pinned versions of torch, transformers, peft and trl.",
-        )
-
-
-class _ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
-    """TRL's trainer that tells every step, seals checkpoints, and stops before a loss or gradient that is no number acts."""
-
-    def __init__(self, request: TrainRequest, on_event: OnEvent, **named: Any) -> None:
-        super().__init__(**named)
-        self._request = request
-        self._on_event = on_event
-        self._trained_tokens = 0
-
-    def create_optimizer(self, *args: Any, **named: Any) -> Any:
-        """Build the optimiser on an adapter that is in fp32, at the first start and after a resume."""
-        _require_adapter_dtype(self.model)
-        return super().create_optimizer(*args, **named)
-
-    def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any
-    ) -> torch.Tensor:
-        """Count the trained tokens of a micro-batch and check its loss."""
-        self._trained_tokens += int((inputs["labels"][:, 1:] != _IGNORED).sum())
-        loss: torch.Tensor = super().training_step(model, inputs, *rest, **named)
-        self._require_number("loss", float(loss))
-        return loss
-
-    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if not self.args.fp16:  # with fp16 an Inf gradient is how the scaler finds its scale; it skips such a step itself
-            self._require_number("gradient norm", float(norm))
-        return norm
-
-    def _require_number(self, what: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"the {what} of step {self.state.global_step + 1} is {value} (train.learning_rate {self.args.learning_rate:g})",
-                remedy="Lower train.learning_rate or train.max_grad_norm; the checkpoints before that step are kept.",
-            )
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Record a step and tell it."""
-        if "loss" not in logs:
-            super().log(logs, start_time)
-            return
-        logs["trained_tokens"], self._trained_tokens = self._trained_tokens, 0
-        super().log(logs, start_time)
-        (record,) = _step_records(self.state.log_history[-1:])
-        with Path(self._request.steps).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
-        told = {name: value for name, value in record.items() if name != "trained_tokens"}
-        self._on_event(TrainStep(steps=self.state.max_steps, **told))
-        done, total = record["step"], self.state.max_steps
-        self._on_event(Progress(stage=Stage.TRAIN, task="train", done=done, total=total, unit="steps"))
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        step = self.state.global_step
-        about = {**self._request.versions, "threads": str(torch.get_num_threads()), "dtype": str(self.model.dtype)}
-        checkpoints.keep(Path(self.args.output_dir) / f"checkpoint-{step}", Path(self._request.checkpoints), step, about)
-        self._on_event(CheckpointSaved(step=step))
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write none: a checkpoint holds state, not prose."""
-
-
-def _history(checkpoint: str | None) -> list[dict[str, Any]]:
-    """Return the trainer's log as a verified checkpoint holds it, empty without one."""
-    if checkpoint is None:
-        return []
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-    return list(state["log_history"])
-
-
-def _step_records(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the record of every step from the trainer's log; no times, so that an undisturbed run writes the same."""
-    fields = ("step", "loss", "learning_rate", "grad_norm", "trained_tokens")
-    return [{name: entry[name] for name in fields} for entry in history if "loss" in entry]
-
-
-@dataclass(frozen=True)
-class _Evaluation:
-    """The held-out loss: mean cross-entropy in nats per completion token, over the same tokens every time."""
-
-    rows: list[TokenisedRow]
-    batch_size: int
-    pad: int
-    on_event: OnEvent
-
-    def loss_of_base(self, model: Any) -> float:
-        """Return the loss without the adapter."""
-        model.base_model.disable_adapter_layers()
-        loss = self.loss(model, "base")
-        model.base_model.enable_adapter_layers()
-        return loss
-
-    def loss(self, model: Any, which: str) -> float:
-        """Return the loss of the model as it stands."""
-        model.eval()
-        total, tokens = 0.0, 0
-        ordered = sorted(self.rows, key=lambda row: len(row.input_ids))  # like lengths together: less padding
-        for start in range(0, len(ordered), self.batch_size):
-            batch = ordered[start : start + self.batch_size]
-            batch_total, batch_tokens = _batch_loss(model, batch, self.pad)
-            total, tokens = total + batch_total, tokens + batch_tokens
-            done, task = start + len(batch), f"held-out loss, {which}"
-            self.on_event(Progress(stage=Stage.TRAIN, task=task, done=done, total=len(ordered), unit="rows"))
-        model.train()
-        return total / tokens
-
-
-@torch.no_grad()
-def _batch_loss(model: Any, batch: list[TokenisedRow], pad: int) -> tuple[float, int]:
-    width = max(len(row.input_ids) for row in batch)
-    ids = torch.full((len(batch), width), pad)
-    labels = torch.full((len(batch), width), _IGNORED)
-    attention = torch.zeros((len(batch), width), dtype=torch.long)
-    for index, row in enumerate(batch):
-        length = len(row.input_ids)
-        ids[index, :length] = torch.tensor(row.input_ids)
-        labels[index, :length] = torch.tensor(_labels(row))
-        attention[index, :length] = 1
-    logits = model(input_ids=ids.to(model.device), attention_mask=attention.to(model.device), use_cache=False).logits
-    targets = labels[:, 1:].to(model.device)
-    loss = torch.nn.functional.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=_IGNORED, reduction="sum"
+def _dataset(rows: list[TokenisedRow], config: TrainConfig) -> Dataset:
+    if config.order == "by_length":
+        rows = sorted(rows, key=lambda row: len(row.input_ids))
+    dataset = Dataset.from_dict(
+        {"input_ids": [list(row.input_ids) for row in rows], "labels": [labels_of(row) for row in rows]}
     )
-    return float(loss), int((targets != _IGNORED).sum())
-
-
-def _save_adapter(model: Any, folder: Path, student_name: str) -> None:
-    """Write the adapter in PEFT's format, without this machine's paths and in a fixed order, so that its digest repeats."""
-    shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(str(folder))
-    (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
-    written = json.loads(path.read_text(encoding="utf-8"))
-    written["base_model_name_or_path"] = student_name
-    if isinstance(written["target_modules"], list):
-        written["target_modules"].sort()
-    path.write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return pack_dataset(dataset, config.max_length, "bfd") if config.packing else dataset
 
 
 if __name__ == "__main__":

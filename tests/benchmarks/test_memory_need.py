@@ -18,6 +18,7 @@ from core.env.host import read_host
 from core.env.memory_need import TOLERANCE, Job, inference_bytes, training_need
 from core.shape import ModelShape
 from core.train import student
+from core.train.checkpoints import Training
 from core.train.request import TrainRequest
 from tests.benchmarks.meter import ROOT
 
@@ -80,8 +81,11 @@ def request(model: Path, config: TrainConfig, folder: Path) -> TrainRequest:
         held_out=rows("held_out", config.per_device_train_batch_size),
         adapter=str(folder / "adapter"),
         steps=str(folder / "steps.jsonl"),
+        metrics=str(folder / "metrics.jsonl"),
         checkpoints=str(folder / "checkpoints"),
         resume_from=None,
+        held_out_losses=str(folder / "held_out_losses.jsonl"),
+        training=Training(config="0" * 64, rows="0" * 64, student="measured"),
         config=config,
         versions={},
     )

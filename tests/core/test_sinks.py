@@ -12,6 +12,7 @@ from core import config
 from core.contract import Finding, Severity, Stage, Verdict
 from core.events import (
     CheckpointSaved,
+    Evaluated,
     Event,
     Found,
     Note,
@@ -51,6 +52,7 @@ EVERY: list[tuple[Event, int, str]] = [
     (Note(stage=None, text="\x1b[2J\nbad"), logging.INFO, "\\x1b[2J\\nbad"),
     (TrainStep(step=1, steps=9, loss=1.5, learning_rate=4e-4, grad_norm=None), logging.DEBUG, "loss 1.5000"),
     (CheckpointSaved(step=10), logging.INFO, "step 10"),
+    (Evaluated(step=10, held_out_loss=1.25), logging.INFO, "held-out loss 1.2500 after step 10"),
     (Resumed(stage=Stage.TRAIN, done=10, unit="steps"), logging.INFO, "after 10 steps"),
     (Promoted(profile="demo", artifact_id="a", previous=None), logging.INFO, "points to a"),
     (RolledBack(profile="demo", artifact_id="a", restored="b", reason="silent"), logging.WARNING, "to b: silent"),

@@ -1,7 +1,8 @@
-"""Sealed folders and the choice of the checkpoint to resume from; no model is needed to break a file."""
+"""Checkpoints and sealed folders: no model is needed to break a file."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,54 +12,67 @@ from hypothesis import strategies as st
 
 from core.errors import ArtifactError, ArtifactMissing, FileTampered, ManifestBroken
 from core.train import checkpoints, sealed
+from core.train.checkpoints import Training
 
-FILES = {"adapter_model.safetensors": b"weights" * 50, "optimizer.pt": b"moments" * 50, "trainer_state.json": b"{}"}
-
-
-def written(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    for name, data in FILES.items():
-        (folder / name).write_bytes(data)
-    return folder
+_spec = importlib.util.spec_from_file_location("sample_checkpoints", Path(__file__).parent / "sample_checkpoints.py")
+sample = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sample)
+FILES, TRAINING, kept, taken, written = sample.FILES, sample.TRAINING, sample.kept, sample.taken, sample.written
 
 
-def kept(tmp_path: Path, *steps: int) -> Path:
-    root = tmp_path / "checkpoints"
-    for step in steps:
-        checkpoints.keep(written(root / "writing" / f"checkpoint-{step}"), root, step, {"torch": "2"})
-    (tmp_path / "quarantine").mkdir(exist_ok=True)
-    return root
+def newest(root: Path, training: Training = TRAINING) -> tuple[Path | None, list[checkpoints.Broken]]:
+    return checkpoints.newest_verified(root, root.parent / "quarantine", training)
 
 
-def test_a_checkpoint_says_what_wrote_it_and_only_the_last_two_stay(tmp_path):
-    root = kept(tmp_path, 5, 10, 15)
-    assert sorted(path.name for path in root.glob("step-*")) == ["step-00000010", "step-00000015"]
-    assert sealed.check(root / "step-00000015").about == {"step": "15", "torch": "2"}
-    assert checkpoints.newest_verified(root, tmp_path / "quarantine") == (root / "step-00000015", [])
-
-
-def test_what_the_trainer_writes_beside_its_state_is_not_kept(tmp_path):
-    folder = written(tmp_path / "writing")
-    (folder / "training_args.bin").write_bytes(b"a pickle nobody needs")
-    target = checkpoints.keep(folder, tmp_path, 3, {})
-    assert {path.name for path in target.iterdir()} == {*FILES, "manifest.json"}
+def test_a_checkpoint_says_when_it_was_taken_and_the_newest_is_found(tmp_path):
+    root = kept(tmp_path, 5, 15, 10)
+    assert [path.name for path in checkpoints.all_in(root)] == ["step-00000005", "step-00000010", "step-00000015"]
+    assert checkpoints.verify(root / "step-00000015", TRAINING).taken == taken(15)
+    assert newest(root) == (root / "step-00000015", [])
+    assert list((root / "writing").iterdir()) == []
 
 
 def test_a_step_written_again_replaces_the_one_before(tmp_path):
-    root = kept(tmp_path, 5, 5)
+    root = kept(tmp_path, 5)
+    first = (root / "step-00000005").stat().st_ino
+    kept(tmp_path, 5)
     assert [path.name for path in root.glob("step-*")] == ["step-00000005"]
+    assert (root / "step-00000005").stat().st_ino != first
+    assert list((root / "writing").iterdir()) == []
 
 
 def test_without_a_checkpoint_there_is_nothing_to_resume_from(tmp_path):
-    assert checkpoints.newest_verified(tmp_path / "nowhere", tmp_path) == (None, [])
+    assert newest(tmp_path / "nowhere") == (None, [])
+
+
+@pytest.mark.parametrize("name", ["config", "rows", "student"])
+def test_a_checkpoint_of_another_training_is_never_gone_on_from(tmp_path, name):
+    root = kept(tmp_path, 5)
+    found, (broken,) = newest(root, TRAINING.model_copy(update={name: "a" * 64}))
+    assert found is None
+    assert f"it belongs to another training (other {name})" in broken.reason
+
+
+def changed(path: Path, old: bytes, new: bytes) -> None:
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
 
 
 BREAKAGES: dict[str, tuple[Callable[[Path], object], type[ArtifactError]]] = {
-    "a truncated file": (lambda f: (f / "optimizer.pt").write_bytes(b"short"), FileTampered),
-    "a flipped byte": (lambda f: (f / "optimizer.pt").write_bytes(b"Moments" + b"moments" * 49), FileTampered),
+    "a truncated file": (lambda f: (f / "optimizer.safetensors").write_bytes(b"short"), FileTampered),
+    "a flipped byte": (lambda f: changed(f / "optimizer.safetensors", b"moments", b"Moments"), FileTampered),
     "a missing file": (lambda f: (f / "adapter_model.safetensors").unlink(), FileTampered),
+    "a file nobody wrote": (lambda f: (f / "optimizer.pt").write_bytes(b"a pickle"), FileTampered),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), ArtifactMissing),
-    "half a manifest": (lambda f: (f / "manifest.json").write_text('{"files": ['), ManifestBroken),
+    "an empty manifest": (lambda f: (f / "manifest.json").write_bytes(b""), ManifestBroken),
+    "half a manifest": (lambda f: (f / "manifest.json").write_text('{"manifest": {"files": ['), ManifestBroken),
+    "a manifest that is no object": (lambda f: (f / "manifest.json").write_text("[1]"), ManifestBroken),
+    "a deep manifest": (lambda f: (f / "manifest.json").write_text("[" * 100_000), ManifestBroken),
+    "a huge manifest": (lambda f: (f / "manifest.json").write_text(" " * 3_000_000), ManifestBroken),
+    "another step": (lambda f: changed(f / "manifest.json", b'"step":10', b'"step":11'), ManifestBroken),
+    "another position": (lambda f: changed(f / "manifest.json", b'"epoch":0', b'"epoch":1'), ManifestBroken),
+    "the folder of another step": (lambda f: f.rename(f.with_name("step-00000012")), ManifestBroken),
 }
 
 
@@ -67,22 +81,39 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(tmp_path, breakage):
     breaks, error = BREAKAGES[breakage]
     root = kept(tmp_path, 5, 10)
     breaks(root / "step-00000010")
+    folder = checkpoints.all_in(root)[-1]
     with pytest.raises(error):
-        sealed.check(root / "step-00000010")
-    newest, broken = checkpoints.newest_verified(root, tmp_path / "quarantine")
-    assert newest == root / "step-00000005"
-    assert [one.step for one in broken] == [10]
-    assert broken[0].moved_to.is_dir()
-    assert broken[0].moved_to.parent == tmp_path / "quarantine"
+        checkpoints.verify(folder, TRAINING)
+    found, (broken,) = newest(root)
+    assert found == root / "step-00000005"
+    assert broken.step == checkpoints.step_of(folder)
+    assert broken.moved_to.is_dir()
+    assert broken.moved_to.parent == tmp_path / "quarantine"
+    assert newest(root) == (found, [])
 
 
-@settings(deadline=None, max_examples=40)  # a sync to disk takes what it takes
-@given(st.sampled_from(sorted(FILES)), st.integers(0, 10_000), st.integers(0, 7))
-def test_any_flipped_bit_of_any_file_is_found(tmp_path_factory, name, position, bit):
-    folder = written(tmp_path_factory.mktemp("sealed") / "folder")
-    sealed.seal(folder, {})
-    data = bytearray((folder / name).read_bytes())
-    data[position % len(data)] ^= 1 << bit
-    (folder / name).write_bytes(data)
-    with pytest.raises(FileTampered):
+@settings(deadline=None, max_examples=60)  # a sync to disk takes what it takes
+@given(st.sampled_from([*sorted(FILES), "manifest.json"]), st.floats(0, 1, exclude_max=True), st.integers(0, 7))
+def test_any_flipped_bit_of_any_file_is_found(tmp_path_factory, name, place, bit):
+    root = kept(tmp_path_factory.mktemp("flipped"), 5)
+    path = root / "step-00000005" / name
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1 << bit
+    path.write_bytes(data)
+    with pytest.raises((FileTampered, ManifestBroken)):
+        checkpoints.verify(path.parent, TRAINING)
+
+
+def test_a_sealed_folder_says_what_wrote_it_and_what_is_wrong_with_it(tmp_path):
+    folder = written(tmp_path / "sealed")
+    sealed.seal(folder, {"torch": "2"})
+    assert sealed.check(folder).about == {"torch": "2"}
+    changed(folder / "trainer_state.json", b"{}", b"[]")
+    with pytest.raises(FileTampered, match=r"trainer_state\.json has sha256"):
+        sealed.check(folder)
+    (folder / "manifest.json").write_text('{"files": [')
+    with pytest.raises(ManifestBroken):
+        sealed.check(folder)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ArtifactMissing):
         sealed.check(folder)

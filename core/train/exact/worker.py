@@ -1,0 +1,256 @@
+"""TRL's trainer made exact: it goes on from a checkpoint bit for bit and stops wherever it is told to. Part of the train worker.
+
+Adapter weights are fp32 from the first step on: on a 4-bit base TRL alone starts in bf16 and comes back in fp32.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import SFTTrainer
+
+from core.contract import Stage
+from core.errors import EnvironmentFault, TrainingDiverged
+from core.events import CheckpointSaved, Evaluated, Note, OnEvent, Progress, TrainStep
+from core.train import checkpoints, retention
+from core.train.cadence import Cadence
+from core.train.checkpoints import Manifest, Position, Taken
+from core.train.early_stopping import waited_enough
+from core.train.held_out.worker import IGNORED, Evaluation
+from core.train.metrics import Metrics
+from core.train.request import TrainRequest
+from core.train.state import worker as state
+from core.train.stop import Stop
+
+_HELD_OUT = "held_out_loss"
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a trainer works with beside its model and rows; `resumed` is the manifest of the checkpoint it goes on from."""
+
+    request: TrainRequest
+    on_event: OnEvent
+    stop: Stop
+    cadence: Cadence
+    evaluation: Evaluation
+    device: str
+    resumed: Manifest | None
+    metrics: Metrics
+
+
+class WaitedEnough(Exception):
+    """The held-out loss has not been the best for as long as the configuration waits; the training is at its end."""
+
+
+def step_records(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the record of every step from the trainer's log; no times, so that an undisturbed run writes the same."""
+    fields = ("step", "loss", "learning_rate", "grad_norm", "trained_tokens")
+    return [{name: entry[name] for name in fields} for entry in history if "loss" in entry]
+
+
+def held_out_records(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the held-out losses measured while training, from the trainer's log."""
+    return [{"step": entry["step"], _HELD_OUT: entry[_HELD_OUT]} for entry in history if _HELD_OUT in entry]
+
+
+def fix_adapter_dtype(model: torch.nn.Module) -> None:
+    """Put the adapter in fp32 before the optimiser is built: TRL casts it to bf16 on a 4-bit base, a resume loads fp32."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+
+
+def _require_adapter_dtype(model: torch.nn.Module) -> None:
+    wrong = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32]
+    if wrong:
+        raise EnvironmentFault(
+            f"adapter weight {wrong[0]} is not fp32 when training starts ({len(wrong)} such), a resume would not be exact",
+            remedy="Install the pinned versions of torch, transformers, peft and trl.",
+        )
+
+
+class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
+    """Tells every step, keeps checkpoints, and stops before a loss or gradient that is no number acts."""
+
+    def __init__(self, around: Around, **named: Any) -> None:
+        super().__init__(**named)
+        fix_adapter_dtype(self.model)
+        self._around = around
+        self._trained_tokens = self._tokens = 0
+        self._finished_step = around.resumed.taken.step if around.resumed else 0
+
+    # --- going on from a checkpoint: the trainer's own loading, from our files
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        state.load_adapter(model or self.model, Path(resume_from_checkpoint))
+
+    def create_optimizer(self, *args: Any, **named: Any) -> Any:
+        """Build the optimiser on an adapter that is in fp32, at the first start and after a resume."""
+        _require_adapter_dtype(self.model)
+        return super().create_optimizer(*args, **named)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            state.load_optimiser(self.optimizer, Path(checkpoint))
+            state.load_schedule(self.lr_scheduler, Path(checkpoint))
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self.accelerator.scaler is not None:
+            state.load_scaler(self.accelerator.scaler, Path(checkpoint))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self._around.resumed is None:
+            return
+        taken = self._around.resumed.taken
+        other = [f"random generator {name}" for name in state.load_rng(Path(checkpoint))]
+        if taken.threads != torch.get_num_threads():
+            other.append(f"{torch.get_num_threads()} threads instead of {taken.threads}")
+        if (taken.device, taken.dtype) != (self._around.device, str(self.model.dtype)):
+            other.append(f"{self._around.device} {self.model.dtype} instead of {taken.device} {taken.dtype}")
+        if other:
+            text = f"step {taken.step} was taken elsewhere, what follows may differ in the last bits: {', '.join(other)}"
+            self._around.on_event(Note(stage=Stage.TRAIN, text=text, level="warning"))
+
+    def _init_training_state(self, *args: Any, **named: Any) -> tuple[int, int]:
+        epochs, micro_batches = super()._init_training_state(*args, **named)
+        resumed = self._around.resumed
+        there = self._position(self.state.global_step)
+        if resumed is not None and (resumed.taken.position, resumed.taken.step) != (there, self.state.global_step):
+            raise EnvironmentFault(
+                f"the checkpoint of step {resumed.taken.step} stands at {resumed.taken.position!r} of the data, the trainer "
+                f"would go on at {there!r}",
+                remedy="Run with the rows and batch sizes it was taken with.",
+            )
+        return epochs, micro_batches
+
+    def _prepare_for_training(self, *args: Any, **named: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **named)
+        step = self.state.global_step
+        measured = {record["step"] for record in held_out_records(self.state.log_history)}
+        if step and self._evaluation_is_due(step) and step not in measured:  # the end came between saving and measuring
+            self._evaluate_held_out()
+        self._around.metrics.begin()
+        return prepared
+
+    # --- one step
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any
+    ) -> torch.Tensor:
+        """Count the tokens of a micro-batch and check its loss."""
+        seen = inputs.get("attention_mask")
+        self._tokens += inputs["input_ids"].numel() if seen is None else int(seen.sum())
+        self._trained_tokens += int((inputs["labels"][:, 1:] != IGNORED).sum())
+        loss: torch.Tensor = super().training_step(model, inputs, *rest, **named)
+        self._require_number("loss", float(loss))
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if not self.args.fp16:  # with fp16 an Inf gradient is how the scaler finds its scale; it skips such a step itself
+            self._require_number("gradient norm", float(norm))
+        return norm
+
+    def _require_number(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise TrainingDiverged(
+                f"the {what} of step {self.state.global_step + 1} is {value} (train.learning_rate {self.args.learning_rate:g})",
+                remedy="Lower train.learning_rate or train.max_grad_norm; the checkpoints before that step are kept.",
+            )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Record a step and tell it."""
+        if "loss" not in logs:
+            super().log(logs, start_time)
+            return
+        logs["trained_tokens"], self._trained_tokens = self._trained_tokens, 0
+        super().log(logs, start_time)
+        (record,) = step_records(self.state.log_history[-1:])
+        with Path(self._around.request.steps).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+        self._around.metrics.write(record, self._tokens)
+        self._tokens = 0
+        told = {name: value for name, value in record.items() if name != "trained_tokens"}
+        self._around.on_event(TrainStep(steps=self.state.max_steps, **told))
+        done, total = record["step"], self.state.max_steps
+        self._around.on_event(Progress(stage=Stage.TRAIN, task="train", done=done, total=total, unit="steps"))
+
+    # --- between two steps: save, obey a stop, measure the held-out loss
+
+    def _maybe_log_save_evaluate(self, *args: Any, **named: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **named)
+        step = self.state.global_step
+        if step == self._finished_step:  # called again at the end of an epoch
+            return
+        self._finished_step = step
+        stop, evaluate = self._around.stop, self._evaluation_is_due(step)
+        due = self._around.cadence.due(step)
+        if due or evaluate or stop.asked or step == self.state.max_steps:
+            self._save()
+        stop.obey()
+        if evaluate:
+            self._evaluate_held_out()
+        self._around.metrics.begin()
+
+    def _evaluation_is_due(self, step: int) -> bool:
+        every = self._around.request.config.eval_steps
+        return every is not None and step % every == 0
+
+    def _evaluate_held_out(self) -> None:
+        loss, step = self._around.evaluation.loss(self.model, f"step {self.state.global_step}"), self.state.global_step
+        self.state.log_history.append({"step": step, _HELD_OUT: loss})
+        scores = {record["step"]: record[_HELD_OUT] for record in held_out_records(self.state.log_history)}
+        retention.write_scores(Path(self._around.request.checkpoints), scores)
+        self._around.on_event(Evaluated(step=step, held_out_loss=loss))
+        if waited_enough(list(scores.values()), self._around.request.config.early_stopping_patience):
+            raise WaitedEnough
+
+    def _save(self) -> None:
+        around, step = self._around, self.state.global_step
+        folder, scratch = Path(around.request.checkpoints), Path(self.args.output_dir)
+        with around.cadence.saving():
+            written = state.cleared(scratch / f"step-{step}")
+            try:
+                checkpoints.keep(written, folder, self._write(written))
+            finally:  # on a full disk what was half written gives its space back
+                shutil.rmtree(written, ignore_errors=True)
+        around.on_event(CheckpointSaved(step=step))
+        retention.thin(folder, scratch)
+
+    def _write(self, folder: Path) -> Taken:
+        request, step = self._around.request, self.state.global_step
+        state.save_adapter(self.model, folder, request.student_name)
+        state.save_optimiser(self.optimizer, folder)
+        state.save_schedule(self.lr_scheduler, self.accelerator.scaler, folder)
+        self.state.save_to_json(str(folder / state.TRAINER_STATE))
+        return Taken(
+            step=step,
+            training=request.training,
+            position=self._position(step),
+            rng=state.save_rng(folder),
+            versions=request.versions,
+            threads=torch.get_num_threads(),
+            device=self._around.device,
+            dtype=str(self.model.dtype),
+        )
+
+    def _position(self, step: int) -> Position:
+        """Return where the data stands after a step of this trainer, one process wide."""
+        rows, batch = len(self.train_dataset), self.args.per_device_train_batch_size
+        accumulation = self.args.gradient_accumulation_steps
+        steps_of_epoch = math.ceil(math.ceil(rows / batch) / accumulation)
+        epoch, steps_into = divmod(step, steps_of_epoch)
+        used = steps_into * accumulation * batch
+        return Position(
+            epoch=epoch, micro_batches=steps_into * accumulation, rows=epoch * rows + used, order_seed=self.args.data_seed
+        )
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none: a checkpoint holds state, not prose."""

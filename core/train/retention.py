@@ -1,0 +1,106 @@
+"""Which checkpoints stay: the newest ones, the best by held-out loss, and those somebody is reading."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.errors import ArtifactMissing
+from core.files import write_atomic
+from core.train import checkpoints
+from core.workspace import MANIFEST
+
+KEEP = 2  # the newest may turn out broken when it is needed; the one before is then taken
+_SCORES = "held_out_losses.json"
+
+
+def nobody(checkpoint: Path) -> bool:
+    """Say that a checkpoint is in nobody's use."""
+    del checkpoint
+    return False
+
+
+def thin(folder: Path, scratch: Path, in_use: Callable[[Path], bool] = nobody) -> list[Path]:
+    """Delete the checkpoints nobody needs and return them: not the newest, not the best, none in use or held by anybody.
+
+    `scratch` lies on the same file system and is emptied at the next start: what is half deleted is never met again.
+    """
+    found = checkpoints.all_in(folder)
+    best = best_of(folder)
+    dropped = []
+    for old in found[:-KEEP]:
+        if old == best or in_use(old) or not _moved(old, scratch / f"dropped-{old.name}"):
+            continue
+        shutil.rmtree(scratch / f"dropped-{old.name}", ignore_errors=True)
+        dropped.append(old)
+    return dropped
+
+
+def write_scores(folder: Path, held_out_losses: Mapping[int, float]) -> None:
+    """Write down the held-out losses measured so far, by step."""
+    write_atomic(folder / _SCORES, json.dumps({str(step): loss for step, loss in held_out_losses.items()}).encode())
+
+
+def best_of(folder: Path) -> Path | None:
+    """Return the checkpoint with the lowest held-out loss, the earlier of two; not verified, None when none was measured."""
+    ranked = by_held_out_loss(folder)
+    return ranked[0] if ranked else None
+
+
+def by_held_out_loss(folder: Path) -> list[Path]:
+    """Return the checkpoints whose held-out loss was measured, the best first, none of them verified."""
+    scores = _scores(folder)
+    scored = [path for path in checkpoints.all_in(folder) if checkpoints.step_of(path) in scores]
+    return sorted(scored, key=lambda path: scores[checkpoints.step_of(path)])
+
+
+@contextmanager
+def hold(checkpoint: Path) -> Iterator[Path]:
+    """Keep a checkpoint from being deleted, by any process, for as long as the block runs; ArtifactMissing when it is gone.
+
+    The kernel lets go when the holder dies.
+    """
+    path = checkpoint / MANIFEST
+    gone = ArtifactMissing(f"{checkpoint} is gone: newer checkpoints took its place", remedy="Take the newest one.")
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise gone from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        if not path.exists() or path.stat().st_ino != os.fstat(handle).st_ino:
+            raise gone
+        yield checkpoint
+    finally:
+        os.close(handle)
+
+
+def _moved(checkpoint: Path, target: Path) -> bool:
+    """Move a checkpoint that nobody holds; a lock that is free now cannot be taken before the move is done."""
+    path = checkpoint / MANIFEST
+    if not path.exists():  # never finished: nobody can hold it, and whoever resumes sets it aside
+        return False
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.rename(target)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(handle)
+
+
+def _scores(folder: Path) -> dict[int, float]:
+    try:
+        read = json.loads((folder / _SCORES).read_bytes())
+        return {int(step): float(loss) for step, loss in read.items()}
+    except (FileNotFoundError, ValueError, AttributeError, TypeError):
+        return {}  # it only says what to keep; the worker writes it anew at its next evaluation

@@ -1,0 +1,86 @@
+"""The train stage's section of a profile."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from core.section import Operational, Section
+
+MAX_SEED = 2**32 - 1  # what numpy takes
+
+
+class LoraConfig(Section):
+    """The LoRA adapter."""
+
+    r: int = Field(default=16, ge=1, le=1024)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    use_dora: bool = Field(default=False, description="Weight-decomposed LoRA: magnitude and direction apart")
+    use_rslora: bool = Field(default=False, description="Scale by lora_alpha / sqrt(r), so that a large r learns as fast")
+
+
+class TrainConfig(Section):
+    """How the student is trained."""
+
+    student: str = Field(description="A student of configs/models")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    quantisation: Literal["nf4", "fp4", "none"] = Field(default="nf4", description="4-bit format of the frozen base")
+    double_quantisation: bool = True
+    lora: LoraConfig = LoraConfig()
+    num_train_epochs: float = Field(default=2.0, gt=0, le=100)
+    per_device_train_batch_size: int = Field(default=4, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=4e-4, gt=0, le=1)
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
+    ] = "cosine"
+    optim: Literal["adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = Field(
+        default="adamw_torch_fused", description="Optimiser; the 8-bit and the paged ones need CUDA"
+    )
+    warmup_steps: int = Field(default=2, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_length: int = Field(default=512, ge=16)
+    packing: bool = Field(
+        default=False, description="Fill rows of max_length with several chats that do not see each other"
+    )
+    order: Literal["shuffled", "by_length"] = Field(
+        default="shuffled", description="Rows in a new random order each epoch, or the short ones first"
+    )
+    gradient_checkpointing: bool | None = Field(
+        default=None, description="Compute activations twice instead of keeping them; none does so on a GPU"
+    )
+    seed: int = Field(default=42, ge=0, le=MAX_SEED)
+    eval_steps: int | None = Field(
+        default=None, ge=1, description="Optimiser steps between held-out losses; none measures them at both ends only"
+    )
+    early_stopping_patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Stop after so many held-out losses in a row that are not the best, and take the best adapter",
+    )
+    checkpoint_max_loss_s: Annotated[float, Operational] = Field(
+        default=120.0, gt=0, description="Seconds of work an interruption may cost on average"
+    )
+    checkpoint_steps: Annotated[int | None, Operational] = Field(
+        default=None, ge=1, description="Optimiser steps between checkpoints, in place of checkpoint_max_loss_s"
+    )
+    min_gain: Annotated[float, Operational] = Field(default=0.0, description="Nats the held-out loss must fall by")
+    timeout_s: Annotated[float, Operational] = Field(default=86_400.0, gt=0)
+
+    @model_validator(mode="after")
+    def _measures_what_it_stops_on(self) -> Self:
+        if self.early_stopping_patience is not None and self.eval_steps is None:
+            raise ValueError(
+                f"early_stopping_patience={self.early_stopping_patience} and eval_steps=none: "
+                "no held-out loss is measured while training, give eval_steps too"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_order(self) -> Self:
+        if self.packing and self.order == "by_length":
+            raise ValueError("packing=true and order=by_length: packed rows are all of one length, choose one of the two")
+        return self

@@ -1,0 +1,199 @@
+"""The worker's options on a tiny real Llama in 4 bit: each does what its name says, and what it must not change stays."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from core.config import TrainConfig
+from core.train.early_stopping import waited_enough
+from core.train.metrics import Metrics
+
+_spec = importlib.util.spec_from_file_location("plan", Path(__file__).parent / "plan.py")
+plan = importlib.util.module_from_spec(_spec)
+sys.modules["plan"] = plan
+_spec.loader.exec_module(plan)
+Trained, carry_out = plan.Trained, plan.carry_out
+
+SHORT = {"num_train_epochs": 1, "eval_steps": None, "checkpoint_steps": 100}
+LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
+ALL_ROWS = {**SHORT, "per_device_train_batch_size": 40, "gradient_accumulation_steps": 1, "lora": LORA}
+RUNS = {
+    "plain": {},
+    "rank-stabilised": {"lora": {**LORA, "use_rslora": True}},
+    "scaled": {"lora": {**LORA, "lora_alpha": 16}},
+    "dora": {"lora": {**LORA, "use_dora": True}},
+    "fp4": {"quantisation": "fp4"},
+    "recomputed": {"gradient_checkpointing": True},
+    "torch": {"optim": "adamw_torch"},
+    "short-first": {"order": "by_length"},
+    "warm": {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 5},
+}
+EARLY = {"learning_rate": 0.5, "lr_scheduler_type": "constant", "eval_steps": 2, "early_stopping_patience": 3}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_student, tmp_path_factory) -> Trained:
+    runs: list[tuple[str, dict[str, Any]]] = [
+        *((name, {"config": {**SHORT, "lora": LORA, **changes}}) for name, changes in RUNS.items()),
+        ("one batch", {"config": ALL_ROWS}),
+        ("packed", {"config": {**ALL_ROWS, "per_device_train_batch_size": 1, "packing": True, "max_length": 2048}}),
+        ("paged", {"config": {"optim": "paged_adamw_8bit"}}),
+        ("early", {"config": EARLY}),
+        (
+            "early-killed",
+            {"config": EARLY, "fault": {"at": "held-out loss, trained", "number": 3, "signal": signal.SIGKILL}},
+        ),
+        ("early-killed", {"config": EARLY}),
+        ("eight bit", {"action": "eight bit"}),
+    ]
+    return carry_out(tiny_student, tmp_path_factory.mktemp("options"), runs)
+
+
+def lines(trained: Trained, name: str, file: str = "steps.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (trained.folder / name / file).read_text(encoding="utf-8").splitlines()]
+
+
+def losses(trained: Trained, name: str) -> list[float]:
+    assert "result" in trained.ended[name][-1], trained.ended[name][-1]
+    return [line["loss"] for line in lines(trained, name)]
+
+
+def furthest(trained: Trained, one: str, other: str) -> float:
+    return max(abs(a - b) for a, b in zip(losses(trained, one), losses(trained, other), strict=True))
+
+
+@pytest.mark.full
+def test_rank_stabilised_lora_of_rank_four_is_lora_with_twice_the_alpha(trained):
+    assert losses(trained, "rank-stabilised") == losses(trained, "scaled")
+    assert furthest(trained, "rank-stabilised", "plain") > 1e-3
+
+
+@pytest.mark.full
+def test_dora_learns_a_magnitude_beside_the_direction(trained):
+    assert furthest(trained, "dora", "plain") > 1e-4
+    more, fewer = (trained.ended[name][0]["result"]["trainable_parameters"] for name in ("dora", "plain"))
+    assert more == fewer + 2 * (64 + 32 + 32 + 64 + 128 + 128 + 64)  # the width of each projection of both layers
+
+
+@pytest.mark.full
+def test_fp4_is_another_base_than_nf4(trained):
+    one, other = (trained.ended[name][0]["result"]["base_held_out_loss"] for name in ("fp4", "plain"))
+    assert 0 < abs(one - other) < 0.5
+
+
+@pytest.mark.full
+def test_computing_activations_twice_changes_no_loss(trained):
+    assert furthest(trained, "recomputed", "plain") <= 1e-4
+
+
+@pytest.mark.full
+def test_another_kernel_of_the_same_optimiser_begins_with_the_same_losses(trained):
+    pairs = list(zip(losses(trained, "torch"), losses(trained, "plain"), strict=True))
+    assert max(abs(one - other) for one, other in pairs[:5]) <= 1e-4
+    assert any(one != other for one, other in pairs)
+
+
+@pytest.mark.full
+def test_short_rows_come_first_where_that_is_asked(trained):
+    tokens = [line["tokens"] for line in lines(trained, "short-first", "metrics.jsonl")]
+    assert tokens == sorted(tokens)
+    shuffled = [line["tokens"] for line in lines(trained, "plain", "metrics.jsonl")]
+    assert shuffled != sorted(shuffled)
+    assert sum(shuffled) == sum(tokens)
+
+
+@pytest.mark.full
+def test_a_schedule_warms_up_and_stays(trained):
+    rates = [line["learning_rate"] for line in lines(trained, "warm")]
+    assert rates[:6] == pytest.approx([0, 1e-3, 2e-3, 3e-3, 4e-3, 5e-3])
+    assert set(rates[6:]) == {5e-3}
+
+
+@pytest.mark.full
+def test_packed_chats_do_not_see_each_other(trained):
+    (packed,) = lines(trained, "packed", "metrics.jsonl")
+    (apart,) = lines(trained, "one batch", "metrics.jsonl")
+    assert (packed["tokens"], packed["trained_tokens"]) == (apart["tokens"], apart["trained_tokens"])
+    assert packed["loss"] == pytest.approx(apart["loss"], abs=1e-4)
+
+
+@pytest.mark.full
+def test_an_optimiser_that_needs_cuda_is_refused_on_the_cpu(trained):
+    (ended,) = trained.ended["paged"]
+    assert ended["error"] == "ToolMissing"
+    assert "train.optim is paged_adamw_8bit, the training runs on the CPU" in ended["problem"]
+
+
+@pytest.mark.full
+def test_the_nested_state_of_an_8_bit_optimiser_is_kept_and_restored(trained):
+    (ended,) = trained.ended["eight bit"]
+    assert ended["differs"] == 0
+    assert ended["without_state"] > 1e-4
+
+
+@pytest.mark.full
+def test_early_stopping_ends_with_the_best_adapter(trained):
+    held_out = lines(trained, "early", "held_out_losses.jsonl")
+    best = min(held_out, key=lambda record: record["held_out_loss"])
+    (ended,) = trained.ended["early"]
+    assert ended["result"]["steps"] == held_out[-1]["step"] == best["step"] + 3 * 2 < plan.STEPS
+    assert ended["result"]["adapter_step"] == best["step"]
+    assert ended["result"]["held_out_loss"] == best["held_out_loss"]
+
+
+@pytest.mark.full
+def test_early_stopping_is_remembered_over_kill_9(trained):
+    assert trained.ended["early-killed"][0]["signal"] == signal.SIGKILL
+    assert trained.outcome("early-killed") == trained.outcome("early")
+
+
+@pytest.mark.full
+def test_every_step_leaves_a_line_of_what_it_took(trained):
+    (ended,) = trained.ended["plain"]
+    written = lines(trained, "plain", "metrics.jsonl")
+    assert [line["step"] for line in written] == list(range(1, ended["result"]["steps"] + 1))
+    for line, step in zip(written, lines(trained, "plain"), strict=True):
+        assert {name: line[name] for name in step} == step
+        assert line["tokens"] > line["trained_tokens"] > 0
+        assert line["tokens_per_s"] == pytest.approx(line["tokens"] / line["step_s"])
+        assert line["rss_bytes"] > 50_000_000
+
+
+def test_a_step_is_measured_from_where_it_began(tmp_path):
+    now = [10.0]
+    metrics = Metrics(tmp_path / "metrics.jsonl", lambda: {"rss_bytes": 7}, lambda: now[0])
+    now[0] = 100.0
+    metrics.begin()
+    now[0] = 102.0
+    metrics.write({"step": 1}, tokens=50)
+    (line,) = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert (line["step_s"], line["tokens_per_s"], line["rss_bytes"]) == (2.0, 25.0, 7)
+
+
+@pytest.mark.parametrize(
+    ("losses_so_far", "patience", "enough"),
+    [
+        ([], 1, False),
+        ([3.0, 2.0, 1.0], 1, False),
+        ([3.0, 2.0, 2.0], 1, True),
+        ([3.0, 2.0, 2.5, 2.4], 2, True),
+        ([3.0, 2.0, 2.5, 1.9], 2, False),
+        ([1.0, 9.0, 9.0, 9.0], None, False),
+    ],
+)
+def test_waiting_ends_after_as_many_losses_that_were_not_the_best(losses_so_far, patience, enough):
+    assert waited_enough(losses_so_far, patience) is enough
+
+
+@pytest.mark.parametrize("settings", [{"early_stopping_patience": 2}, {"packing": True, "order": "by_length"}])
+def test_settings_that_contradict_each_other_are_refused(settings):
+    with pytest.raises(ValidationError):
+        TrainConfig(student="tiny", **settings)

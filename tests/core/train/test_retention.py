@@ -1,0 +1,100 @@
+"""Which checkpoints stay; the holders are real processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.errors import ArtifactMissing
+from core.train import checkpoints, retention
+
+_spec = importlib.util.spec_from_file_location("sample_checkpoints", Path(__file__).parent / "sample_checkpoints.py")
+sample = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sample)
+
+REPOSITORY = Path(__file__).parents[3]
+HOLDER = """
+import sys
+from pathlib import Path
+from core.train.retention import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def steps(root: Path) -> list[int]:
+    return [checkpoints.step_of(path) for path in checkpoints.all_in(root)]
+
+
+def test_only_the_last_two_stay_where_nothing_else_is_known(tmp_path):
+    root = sample.kept(tmp_path, 5, 10, 15, 20)
+    dropped = retention.thin(root, root / "writing")
+    assert [path.name for path in dropped] == ["step-00000005", "step-00000010"]
+    assert steps(root) == [15, 20]
+    assert list((root / "writing").iterdir()) == []
+
+
+def test_the_best_stays_until_a_better_one_is_there(tmp_path):
+    root = sample.kept(tmp_path, 5, 10, 15, 20)
+    retention.write_scores(root, {5: 1.2, 10: 1.1, 15: 1.3})
+    retention.thin(root, root / "writing")
+    assert steps(root) == [10, 15, 20]
+    assert retention.best_of(root) == root / "step-00000010"
+    assert retention.by_held_out_loss(root) == [root / "step-00000010", root / "step-00000015"]
+    retention.write_scores(root, {5: 1.2, 10: 1.1, 15: 1.3, 20: 1.0})
+    sample.kept(tmp_path, 25)
+    retention.thin(root, root / "writing")
+    assert steps(root) == [20, 25]
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"five": 1}', '{"5": null}', "\x00"])
+def test_scores_nobody_can_read_only_cost_the_best_its_place(tmp_path, text):
+    root = sample.kept(tmp_path, 5, 10, 15)
+    (root / "held_out_losses.json").write_text(text)
+    assert retention.best_of(root) is None
+    retention.thin(root, root / "writing")
+    assert steps(root) == [10, 15]
+
+
+def test_a_checkpoint_another_process_reads_stays_until_that_process_is_gone(tmp_path):
+    root = sample.kept(tmp_path, 5, 10, 15)
+    command = [sys.executable, "-c", HOLDER, str(root / "step-00000005")]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        assert retention.thin(root, root / "writing") == []
+        holder.kill()
+    assert retention.thin(root, root / "writing") == [root / "step-00000005"]
+
+
+def test_two_may_read_one_checkpoint_and_one_that_is_gone_is_told(tmp_path):
+    root = sample.kept(tmp_path, 5)
+    with retention.hold(root / "step-00000005"), retention.hold(root / "step-00000005") as held:
+        assert checkpoints.verify(held).taken.step == 5
+    with pytest.raises(ArtifactMissing, match="is gone"), retention.hold(root / "step-00000010"):
+        pass
+
+
+@settings(deadline=None, max_examples=25)  # a sync to disk takes what it takes
+@given(st.lists(st.tuples(st.integers(1, 9), st.none() | st.floats(0, 9)), min_size=1, max_size=7))
+def test_the_newest_and_the_best_are_there_after_any_history(tmp_path_factory, history):
+    folder, step, scores = tmp_path_factory.mktemp("history"), 0, {}
+    for apart, loss in history:
+        step += apart
+        root = sample.kept(folder, step)
+        retention.thin(root, root / "writing")
+        if loss is not None:
+            scores[step] = loss
+            retention.write_scores(root, scores)
+        assert steps(root)[-1] == step
+        if scores:
+            assert scores[checkpoints.step_of(retention.best_of(root))] == min(scores.values())
+        assert len(steps(root)) <= retention.KEEP + 1
