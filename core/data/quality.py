@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from core.contract import Contract, Severity
 from core.data.flaws import Flaw
 from core.data.limits import QualityWeights, RuleLimits
+from core.data.repetition import folded_words
 from core.data.subject import Subject
 
 _ENCODING = frozenset({"mojibake", "control-characters", "chat-markup"})
@@ -26,7 +27,7 @@ def quality(subject: Subject, flaws: Sequence[Flaw], limits: RuleLimits, weights
     """Score a row by its texts and by the flaws the rules found in it; a row with an error scores 0."""
     codes = {flaw.code for flaw in flaws}
     text = subject.user if subject.answer is None else subject.answer
-    words = text.casefold().split()
+    _, words = folded_words(text)
     components = {
         "length": min(1.0, len(words) / weights.full_words) if subject.prose or subject.answer is None else None,
         "variety": _variety(words, repeats="repetition" in codes),
