@@ -129,7 +129,12 @@ class Deduplicator:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def add(self, fingerprints: Fingerprints, answer_chars: Sequence[int], row_hashes: Sequence[int]) -> None:
+    def add(
+        self,
+        fingerprints: Fingerprints,
+        answer_chars: Sequence[int] | npt.NDArray[np.uint32],
+        row_hashes: Sequence[int] | npt.NDArray[np.uint64],
+    ) -> None:
         """Add the next rows: with each the length of its answer, 0 without one, and a 64-bit hash of all it holds.
 
         ValueError when the lengths differ or the fingerprints have another number of bands.

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from core.contract import Contract, Severity
 from core.data.flaws import Flaw
 from core.data.limits import QualityWeights, RuleLimits
+from core.data.repetition import folded_words
 from core.data.subject import Subject
 
 _ENCODING = frozenset({"mojibake", "control-characters", "chat-markup"})
@@ -35,7 +36,7 @@ def quality(
     """
     codes = {flaw.code for flaw in flaws}
     text = subject.user if subject.answer is None else subject.answer
-    words = text.casefold().split()
+    _, words = folded_words(text)
     components = {
         "length": min(1.0, len(words) / weights.full_words) if subject.prose or subject.answer is None else None,
         "variety": _variety(words, repeats="repetition" in codes),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import islice
 from operator import eq
 
@@ -21,8 +23,7 @@ def repetition_of(text: str, limits: RuleLimits) -> tuple[str, str] | None:
     """Return what a text repeats and in which measure it is too much, None when it does not."""
     if len(text) < limits.repetition_min_chars:
         return None
-    folded = text.casefold()
-    words = folded.split()
+    folded, words = folded_words(text)
     return (
         _word_run(words, limits.max_word_run)
         or _sentences(folded, limits)
@@ -31,7 +32,14 @@ def repetition_of(text: str, limits: RuleLimits) -> tuple[str, str] | None:
     )
 
 
-def _word_run(words: list[str], most: int) -> tuple[str, str] | None:
+@lru_cache(maxsize=4)  # the rule and the quality score ask for the same answer, one after the other
+def folded_words(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return a text and its words in the case in which they are compared."""
+    folded = text.casefold()
+    return folded, tuple(folded.split())
+
+
+def _word_run(words: Sequence[str], most: int) -> tuple[str, str] | None:
     if not any(map(eq, words, islice(words, 1, None))):
         return None
     run, before = 1, ""
@@ -67,7 +75,7 @@ def _character(folded: str, most: float) -> tuple[str, str] | None:
     return character * 8, f"one character makes {share:.0%} of the text > data.rules.max_char_share {most:.0%}"
 
 
-def _ngrams(words: list[str], limits: RuleLimits) -> tuple[str, str] | None:
+def _ngrams(words: Sequence[str], limits: RuleLimits) -> tuple[str, str] | None:
     total = sum(map(len, words))
     counts = Counter(words)
     heaviest = sorted([count * len(word) for word, count in counts.items() if count > 1], reverse=True)
@@ -81,16 +89,16 @@ def _ngrams(words: list[str], limits: RuleLimits) -> tuple[str, str] | None:
     return _duplicate_5grams(words, total, limits.max_duplicate_5gram) if _repeats_in_a_row(words, counts, 5) else None
 
 
-def _repeats_in_a_row(words: list[str], counts: Counter[str], size: int) -> bool:
+def _repeats_in_a_row(words: Sequence[str], counts: Counter[str], size: int) -> bool:
     """Say whether so many words in a row all stand elsewhere too, without which no run of so many can stand twice."""
     return b"\1" * size in bytes([counts[word] > 1 for word in words])
 
 
-def _grams(words: list[str], size: int) -> list[tuple[str, ...]]:
+def _grams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
     return list(zip(*(words[start:] for start in range(size)), strict=False))
 
 
-def _duplicate_5grams(words: list[str], total: int, most: float) -> tuple[str, str] | None:
+def _duplicate_5grams(words: Sequence[str], total: int, most: float) -> tuple[str, str] | None:
     grams = _grams(words, 5)
     if len(set(grams)) == len(grams):
         return None

@@ -137,12 +137,12 @@ class Intake:
             spool.write_batch(rows)
         self.places.frombytes(judged.places[stayed].tobytes())
         self.quotes.frombytes(judged.quotes[stayed].tobytes())
-        for place in np.flatnonzero(stayed):
-            self._row_sources.append(batch.source)
-            self._row_lines.append(int(batch.lines[judged.kept[place]].where.rpartition(":")[2]))
+        lines = [batch.lines[judged.kept[place]] for place in np.flatnonzero(stayed).tolist()]
+        self._row_sources.extend([batch.source] * len(lines))
+        self._row_lines.extend([int(line.where.rpartition(":")[2]) for line in lines])
         self.passages.add(judged.passages, stayed)
-        row_ids = [int(row_id, 16) for row_id in rows.column("row_id").to_pylist()]
-        self.deduplicator.add(judged.fingerprints.those(stayed), judged.answer_chars[stayed].tolist(), row_ids)
+        row_ids = np.frombuffer(bytes.fromhex("".join(rows.column("row_id").to_pylist())), dtype=">u8").astype(np.uint64)
+        self.deduplicator.add(judged.fingerprints.those(stayed), judged.answer_chars[stayed], row_ids)
 
     def _duplicate(self, batch: _Batch, judged: Judged, place: int, first: int) -> Reject:
         asked = judged.rows.column("user")[place].as_py()
