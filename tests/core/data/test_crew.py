@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +81,13 @@ def test_a_worker_that_dies_is_an_error_that_names_its_log(tmp_path: Path) -> No
     with pytest.raises(ProcessFailed, match="a worker of the data stage died") as caught:
         judge_after_the_worker_was_killed(tmp_path)
     assert "judge-0.log" in caught.value.remedy
+
+
+def test_a_worker_loads_no_pandas_and_hides_none() -> None:
+    program = (
+        "import sys; from core.data import judge_worker; import pyarrow as pa; judge_worker._forgo_pandas();"
+        "pa.array(['a', 'b']); assert 'pandas' not in sys.modules; import pandas"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
