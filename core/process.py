@@ -20,6 +20,8 @@ _POLL_S = 0.05
 
 OnTick = Callable[[], None]
 
+Child = subprocess.Popen[bytes]
+
 
 def run(
     argv: Sequence[str],
@@ -75,6 +77,13 @@ def beside(
         yield child
     finally:
         end_group(child)
+
+
+def status_within(child: Child, within_s: float) -> int | None:
+    """Return the status of a program that is beside a block, waiting for its end a while; None when it still runs."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(within_s)
+    return child.returncode
 
 
 def capture(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None) -> str:

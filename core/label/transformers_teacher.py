@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import FileIO
@@ -23,7 +21,7 @@ from core.events import Note, OnEvent
 from core.label.batching import Pool
 from core.label.request import Reply, Request
 from core.label.teachers import Trouble
-from core.process import beside, python_module
+from core.process import Child, beside, python_module, status_within
 
 _END_S = 10.0  # what a process that closed its pipe may take to end, so that its status can be told
 
@@ -126,7 +124,7 @@ class TransformersTeacher:
 class _Process:
     """The pipes to the process. It answers each question before the next, so neither side waits for the other's pipe."""
 
-    def __init__(self, to: FileIO, back: BinaryIO, child: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, to: FileIO, back: BinaryIO, child: Child, log: Path) -> None:
         self._to = to
         self._back = back
         self._child = child
@@ -149,9 +147,7 @@ class _Process:
             raise Refusal.model_validate_json(line).raised() from None
 
     def _dead(self) -> TeacherFailed:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(_END_S)
-        status = self._child.returncode
+        status = status_within(self._child, _END_S)
         how = f"by signal {signal.Signals(-status).name}" if status is not None and status < 0 else f"with status {status}"
         tail = " | ".join(self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:])
         return TeacherFailed(
