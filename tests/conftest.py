@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -19,7 +20,22 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_USE_EVERY_CORE = ("tests/e2e/", "tests/core/bench/", "tests/core/export/", "tests/core/train/", "tests/core/env/trial/")
+settings.register_profile("edgekiln", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("edgekiln")
+
+_USE_EVERY_CORE = (
+    "tests/e2e/",
+    "tests/core/bench/",
+    "tests/core/export/",
+    "tests/core/train/test_options",
+    "tests/core/train/test_resume",
+    "tests/core/train/test_student",
+    "tests/core/train/test_train",
+    "tests/core/env/trial/",
+    "tests/core/label/test_in_process",
+    "tests/core/label/test_serve",
+    "tests/core/label/test_transformers",
+)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:

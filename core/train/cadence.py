@@ -50,6 +50,11 @@ class Cadence:
             return True
         return now - self._work_began + median(self._step_s) > interval_s(self._save_s, self._max_loss_s)
 
+    @property
+    def save_s(self) -> float:
+        """Seconds the newest save took, 0 before the first."""
+        return self._save_s or 0.0
+
     @contextmanager
     def saving(self) -> Iterator[None]:
         """Measure the save that is done in the block."""

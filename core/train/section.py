@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from core.section import Operational, Section
+from core.train.limits import DetectionLimits, EvictionLimits
 
 MAX_SEED = 2**32 - 1  # what numpy takes
 
@@ -67,6 +68,8 @@ class TrainConfig(Section):
     checkpoint_steps: Annotated[int | None, Operational] = Field(
         default=None, ge=1, description="Optimiser steps between checkpoints, in place of checkpoint_max_loss_s"
     )
+    eviction: Annotated[EvictionLimits, Operational] = EvictionLimits()
+    detection: Annotated[DetectionLimits, Operational] = DetectionLimits()
     min_gain: Annotated[float, Operational] = Field(default=0.0, description="Nats the held-out loss must fall by")
     timeout_s: Annotated[float, Operational] = Field(default=86_400.0, gt=0)
 

@@ -1,37 +1,41 @@
-"""The word to stop, from a signal or another thread; the worker obeys it where its state is whole."""
+"""The word to stop, from a signal or a cloud's notice; the worker obeys it where its state is whole."""
 
 from __future__ import annotations
 
-import signal
-from types import FrameType
+from core.errors import EdgekilnError, Evicted, Terminated
+from core.train.eviction import Watcher
+from core.train.notices import Notice
 
-from core.errors import EdgekilnError, Terminated
+_AGAIN = "Start the same command again; it goes on where this one stopped."
 
 
 class Stop:
-    """Holds the first error a worker was asked to end with."""
+    """Holds the first reason a worker has to end; a notice that is withdrawn before it was obeyed is none."""
 
-    def __init__(self) -> None:
-        self.asked: EdgekilnError | None = None
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
 
-    def ask(self, error: EdgekilnError) -> None:
-        """Ask the worker to save and end with an error such as Evicted; safe from any thread."""
-        self.asked = self.asked or error
+    @property
+    def asked(self) -> EdgekilnError | None:
+        """The error to end with, None while there is no reason."""
+        notice = self._watcher.current()
+        return _error_of(notice) if notice is not None and notice.leaves else None
 
-    def listen(self) -> None:
-        """Take SIGTERM as the word to stop, in place of the sudden end it is by default."""
-        signal.signal(signal.SIGTERM, self._heard)
+    def allows(self, save_s: float) -> bool:
+        """Say whether a save of that length ends before the machine does."""
+        return self._watcher.fits(save_s)
 
     def obey(self) -> None:
         """Raise what was asked for."""
-        if self.asked is not None:
-            raise self.asked
+        if (asked := self.asked) is not None:
+            raise asked
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.ask(
-            Terminated(
-                "SIGTERM: the training stopped at its newest checkpoint",
-                remedy="Start the same command again; it goes on where this one stopped.",
-            )
-        )
+
+def _error_of(notice: Notice) -> EdgekilnError:
+    if notice.source == "SIGTERM":
+        return Terminated("SIGTERM: the training stopped at its newest checkpoint", remedy=_AGAIN)
+    by = f", by {notice.deadline:%H:%M:%S}Z" if notice.deadline else ""
+    return Evicted(
+        f"{notice.source} takes this machine away ({notice.kind}{by}): the training stopped at its newest checkpoint",
+        remedy=_AGAIN,
+    )

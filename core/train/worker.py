@@ -34,6 +34,7 @@ from core.events import Note, OnEvent
 from core.files import disk_full_is_an_error, read_json_lines, write_json_lines
 from core.train import checkpoints, retention
 from core.train.cadence import Cadence
+from core.train.eviction import Watcher
 from core.train.exact.worker import Around, ExactTrainer, WaitedEnough, fix_adapter_dtype, held_out_records, step_records
 from core.train.held_out.worker import Evaluation, labels_of
 from core.train.metrics import Metrics
@@ -48,8 +49,11 @@ __all__ = ["fix_adapter_dtype"]
 def work(request: TrainRequest, folder: Path, on_event: OnEvent) -> TrainResult:
     """Train, and measure the held-out loss of the base and of the trained student on the same tokens."""
     del folder
-    stop = Stop()
-    stop.listen()
+    with Watcher(request.config.eviction) as watcher:
+        return _train(request, Stop(watcher), on_event)
+
+
+def _train(request: TrainRequest, stop: Stop, on_event: OnEvent) -> TrainResult:
     config = request.config
     _require_optimiser(config, chosen_device(config))
     set_seed(config.seed)

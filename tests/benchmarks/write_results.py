@@ -21,6 +21,11 @@ def counts(cases: list[ElementTree.Element]) -> str:
     return f"{len(cases) - failed - skipped} passed, {failed} failed, {skipped} skipped"
 
 
+def rooms(cases: list[ElementTree.Element]) -> str:
+    """Say which rooms the tests are of; `make test-full` runs all."""
+    return ", ".join(sorted({"/".join(case.get("classname", "").split(".")[:2]) for case in cases}))
+
+
 def figures(cases: list[ElementTree.Element]) -> list[str]:
     """Return one table row for each property a test recorded with `record_property`."""
     return [
@@ -50,9 +55,9 @@ def main(target: Path, junit: list[Path]) -> None:
     """Read the junit files, write `target`."""
     cases = [case for path in junit for case in ElementTree.parse(path).getroot().iter("testcase")]
     lines = [
-        "# Results of `make test-full`",
+        "# Results",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z on {machine()}: {counts(cases)}.",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z on {machine()}: {counts(cases)}, of {rooms(cases)}.",
         "",
         "Each figure has a variant that is broken on purpose and must miss it; `pytest -m full tests/benchmarks` alone measures them.",
         "",

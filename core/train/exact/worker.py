@@ -21,6 +21,7 @@ from core.events import CheckpointSaved, Evaluated, Note, OnEvent, Progress, Tra
 from core.train import checkpoints, retention
 from core.train.cadence import Cadence
 from core.train.checkpoints import Manifest, Position, Taken
+from core.train.detection import StepDetector
 from core.train.early_stopping import waited_enough
 from core.train.held_out.worker import IGNORED, Evaluation
 from core.train.metrics import Metrics
@@ -85,6 +86,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         self._around = around
         self._trained_tokens = self._tokens = 0
         self._finished_step = around.resumed.taken.step if around.resumed else 0
+        self._detector = StepDetector(around.request.config.detection)
 
     # --- going on from a checkpoint: the trainer's own loading, from our files
 
@@ -133,6 +135,8 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
     def _prepare_for_training(self, *args: Any, **named: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **named)
         step = self.state.global_step
+        for record in step_records(self.state.log_history):
+            self._detector.step(record["step"], record["loss"], self._judged_norm(record))
         measured = {record["step"] for record in held_out_records(self.state.log_history)}
         if step and self._evaluation_is_due(step) and step not in measured:  # the end came between saving and measuring
             self._evaluate_held_out()
@@ -179,8 +183,13 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         self._tokens = 0
         told = {name: value for name, value in record.items() if name != "trained_tokens"}
         self._around.on_event(TrainStep(steps=self.state.max_steps, **told))
+        for alarm in self._detector.step(record["step"], record["loss"], self._judged_norm(record)):
+            self._around.on_event(Note(stage=Stage.TRAIN, text=alarm.text, level="warning"))
         done, total = record["step"], self.state.max_steps
         self._around.on_event(Progress(stage=Stage.TRAIN, task="train", done=done, total=total, unit="steps"))
+
+    def _judged_norm(self, record: dict[str, Any]) -> float | None:
+        return None if self.args.fp16 else float(record["grad_norm"])
 
     # --- between two steps: save, obey a stop, measure the held-out loss
 
@@ -192,9 +201,12 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         self._finished_step = step
         stop, evaluate = self._around.stop, self._evaluation_is_due(step)
         due = self._around.cadence.due(step)
-        if due or evaluate or stop.asked or step == self.state.max_steps:
+        asked = stop.asked is not None
+        wanted = due or evaluate or asked or step == self.state.max_steps
+        if wanted and stop.allows(self._around.cadence.save_s):
             self._save()
-        stop.obey()
+        if asked:
+            stop.obey()
         if evaluate:
             self._evaluate_held_out()
         self._around.metrics.begin()

@@ -27,6 +27,7 @@ from core.events import ignore
 from core.files import digest_of, sha256_of, write_json_lines
 from core.train import checkpoints, worker
 from core.train.checkpoints import Training
+from core.train.limits import EvictionLimits
 from core.train.request import TrainRequest
 from core.train.state import worker as state
 
@@ -178,7 +179,7 @@ def frozen(run: dict) -> dict:
     for name, keep in (("kept", worker._keep_as_quantised), ("repacked", ignore)):
         worker._keep_as_quantised = keep
         model = worker.load_student(run["student"], TrainConfig.model_validate(run["config"]), "cpu", torch.bfloat16)
-        evaluation = worker.Evaluation(rows(9, "held_out"), 4, 0, ignore, worker.Stop())
+        evaluation = worker.Evaluation(rows(9, "held_out"), 4, 0, ignore, worker.Stop(worker.Watcher(EvictionLimits())))
         gradients, losses = [gradient(model)], [evaluation.loss(model, "before")]
         gradients.append(gradient(model))
         model.state_dict()

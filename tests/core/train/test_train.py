@@ -9,15 +9,18 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from core.contract import Stage
-from core.errors import TrainingDiverged
+from core.errors import Evicted, TrainingDiverged
 from core.nouns import Adapter
 from core.workspace import Workspace, open_workspace, verify
+from tests.core.train.metadata_servers import GcpCloud, served
 
 DRIVER = Path(__file__).parent / "drive.py"
 REPOSITORY = Path(__file__).parents[3]
@@ -182,6 +185,35 @@ def test_a_broken_checkpoint_is_set_aside_and_the_one_before_is_taken(undisturbe
     assert event["artifact_id"] == f"checkpoint of step {int(newest.name.removeprefix('step-'))}"
     assert event["reason"] == decision["reason"]
     assert adapter.content_digest == undisturbed[1].content_digest
+
+
+def test_an_evicted_training_stops_at_its_step_and_ends_elsewhere_with_the_same_bytes(undisturbed, case):
+    def give_notice() -> None:
+        while not (case.folder / "events.jsonl").exists() or len(case.events("train-step")) < 5:
+            time.sleep(0.01)
+        cloud.notify()
+
+    with served(GcpCloud()) as cloud:
+        case.config["eviction"] = {"cloud": "GCP", "metadata_url": cloud.url}
+        threading.Thread(target=give_notice, daemon=True).start()
+        with pytest.raises(Evicted, match="GCP takes this machine away") as evicted:
+            case.finish()
+    assert evicted.value.exit_status == 75
+    stopped = case.events("train-step")[-1]["step"]
+    assert 5 <= stopped < STEPS
+    assert case.events("checkpoint-saved")[-1]["step"] == stopped
+
+    case.config = dict(CONFIG)
+    adapter = case.finish()
+    assert adapter.resumed_from_steps == (stopped,)
+    assert adapter.content_digest == undisturbed[1].content_digest
+
+
+def test_a_step_that_stands_out_is_told_with_what_is_usual(case):
+    case.config |= {"num_train_epochs": 1, "detection": {"min_steps": 4, "window_steps": 8, "spike_sigmas": 0.01}}
+    case.finish()
+    told = [event["text"] for event in case.events("note") if event["level"] == "warning"]
+    assert [text for text in told if "is a spike: measured" in text and ", limit " in text and ", usual " in text]
 
 
 def test_a_student_whose_loss_is_no_number_is_refused_before_it_is_trained(case, tmp_path):
