@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -21,6 +22,7 @@ class Connections:
 
     def __init__(self, within_s: float) -> None:
         self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
         self._within_s = within_s
 
     def watch(self, request: httpx2.Request) -> None:
@@ -35,14 +37,17 @@ class Connections:
 
     def cut(self) -> None:
         """Break every connection."""
-        for known in self._sockets:
+        with self._lock:
+            known_now = list(self._sockets)
+        for known in known_now:
             with contextlib.suppress(OSError):
                 known.shutdown(socket.SHUT_RDWR)
 
     def _note(self, event: str, info: dict[str, Any]) -> None:
         if event.endswith("connect_tcp.complete"):
-            self._sockets = [known for known in self._sockets if known.fileno() != -1]
-            self._sockets.append(info["return_value"].get_extra_info("socket"))
+            opened = info["return_value"].get_extra_info("socket")
+            with self._lock:  # requests open connections from many threads, and one that is forgotten is never cut
+                self._sockets = [known for known in self._sockets if known.fileno() != -1] + [opened]
 
 
 @cache
