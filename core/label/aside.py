@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from core.config import LabelConfig
 from core.contract import Stage
-from core.data.limits import PrivacyLimits
 from core.data.record import Reject
 from core.errors import UsageError
 from core.files import read_json_lines
 from core.label.ledger import existing_ledger
 from core.label.outcome import follow
-from core.label.questions import Questions
+from core.label.questions import questions_of
 from core.lineage import parent
 from core.nouns import Dataset, LabeledDataset
 from core.workspace import Workspace, artifacts
@@ -46,15 +45,9 @@ def discard_aside(workspace: Workspace, code: str) -> int:
         )
     with existing_ledger(workspace.ledger("label")) as ledger:
         keys: list[str] = []
-        for question in _questions(workspace, labeled):
+        dataset, config = parent(workspace, labeled, Dataset), LabelConfig.model_validate(labeled.config)
+        for question in questions_of(dataset, config, labeled.tools["teacher"], workspace):
             if question.row.row_id in rows:
                 for first in question.requests:
                     keys += [first.key, follow(first, ledger).answered_by or ""]
         return ledger.discard(list(dict.fromkeys(keys)))
-
-
-def _questions(workspace: Workspace, labeled: LabeledDataset) -> Questions:
-    dataset = parent(workspace, labeled, Dataset)
-    config = LabelConfig.model_validate(labeled.config)
-    privacy = PrivacyLimits.model_validate(dataset.config["privacy"]) if config.redact else None
-    return Questions(workspace.folder(Stage.DATA, dataset.artifact_id), labeled.tools["teacher"], config, privacy)

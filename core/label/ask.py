@@ -19,7 +19,7 @@ _REMEDIES = {
     "teacher-filter": "The teacher refuses this prompt; mend it or leave it out.",
     "teacher-error": "Run again when the teacher is back: only what is missing is asked.",
     "teacher-context": "Shorten the prompt, or ask a teacher with a longer context.",
-    "teacher-refused": "The endpoint takes no request of this kind; read its reason.",
+    "teacher-refused": "The teacher takes no request of this kind; read its reason.",
     "discarded": "Run edgekiln label: what was discarded is asked again.",
     "personal-data-excess": "Look at the row: it is a list of personal data; raise data.privacy.max_values to keep it.",
     "bad-schema": "Mend the row's tool_schema; it must be a JSON Schema without remote references.",

@@ -57,8 +57,8 @@ class Asker:
     def ask_all(self, firsts: Iterable[Request], on_done: OnDone) -> None:
         """Pursue every question, drawn one by one; TeacherFailed when the teacher can answer none, BudgetReached.
 
-        `on_done` is called in this thread with 1 after each, with -1 for one that is asked once more. On an interrupt nothing new is sent, what is under way gets some
-        seconds to arrive, and the ledger stays true in any case.
+        `on_done` is called in this thread with 1 after each, with -1 for one that is asked once more. On an interrupt
+        nothing new is sent, what is under way gets some seconds to arrive, and the ledger stays true in any case.
         """
         waiting = iter(firsts)
         if self._teacher.batches:
@@ -136,7 +136,7 @@ class Asker:
                 return
 
     def _send(self, first: Request, request: Request) -> bool:
-        """Send a request up to `attempts` times, those an endpoint was away for not counted, and return whether it was answered."""
+        """Send a request up to `attempts` times, not counting those the endpoint was away for; say whether it was answered."""
         attempt, began = 0, time.perf_counter()
         while attempt < self._config.attempts and self._enter():
             outcome = self._once(request)
@@ -162,10 +162,12 @@ class Asker:
                 now = time.perf_counter()
                 if (since := self._breaker.open_since) is not None and now - since > self._config.patience_s:
                     raise self._gone(now - since)
-                wait_s = max(self._breaker.wait_s(now), self._not_before - now)
+                wait_s = self._not_before - now
                 if wait_s <= 0 and self._sending < self._pace.limit:
-                    self._sending += 1
-                    return True
+                    wait_s = self._breaker.wait_s(now)  # asked last: its leave to try in a pause is given to one alone
+                    if wait_s <= 0:
+                        self._sending += 1
+                        return True
                 self._state.wait(min(wait_s, _LOOK_S) if wait_s > 0 else _LOOK_S)
             return False
 
@@ -224,21 +226,25 @@ class Asker:
     def _note_trouble(self, trouble: Trouble, began: float) -> None:
         now = time.perf_counter()
         with self._state:
-            if not trouble.retryable:  # the endpoint is there, and said no
-                self._breaker.answered()
-                return
-            self._pace.objected(began, now)
-            if trouble.retry_after_s is not None:
-                self._not_before = max(self._not_before, now + min(trouble.retry_after_s, self._config.patience_s))
-                return  # it is there, and says when it will have time
-            begins = self._breaker.failed(now)
+            if trouble.retryable:
+                self._pace.objected(began, now)
+            begins = ends = False
+            if not trouble.retryable or trouble.retry_after_s is not None:  # it is there: it said no, or when it has time
+                ends = self._breaker.answered()
+                wait_s = min(trouble.retry_after_s or 0.0, self._config.patience_s)
+                self._not_before = max(self._not_before, now + wait_s)
+            else:
+                begins = self._breaker.failed(now)
             if begins and not self._breaker.answered_ever:
                 raise self._gone(0.0, trouble)
             if begins:
                 self._lost.extend(self._in_streak)
                 self._in_streak.clear()
+            self._state.notify_all()
         if begins:
             self._on_event(Paused(stage=Stage.LABEL, reason=trouble.reason, patience_s=self._config.patience_s))
+        if ends:
+            self._on_event(Continued(stage=Stage.LABEL))
 
     def _gone(self, waited_s: float, trouble: Trouble | None = None) -> TeacherFailed:
         last = f", the last: {trouble.reason}" if trouble else ""

@@ -190,7 +190,7 @@ class BatchedDecoder:
     def _outcome(self, answer: _Answer, logits: Logits) -> Outcome | None:
         token = answer.choice.next(logits)
         if token is None:
-            return Trouble(reason="no token goes on in the grammar of answer_schema", retryable=False)
+            return Trouble(reason="no token goes on in the grammar of answer_schema", retryable=False, code="bad-schema")
         if self._model.ends(token):
             return answer.reply("stop")
         answer.choice.accept(token)

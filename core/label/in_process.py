@@ -68,9 +68,13 @@ class LlamaTeacher:
             tokens = self._model.tokenise(text)
             shared = self._model.shared_tokens(request, text, tokens)
         except Refused as why:
-            return Trouble(reason=f"the teacher's chat template refuses the messages: {why}", retryable=False)
+            return Trouble(
+                reason=f"the teacher's chat template refuses the messages: {why}", retryable=False, code="teacher-refused"
+            )
         if not tokens:
-            return Trouble(reason="the teacher's chat template makes nothing of the messages", retryable=False)
+            return Trouble(
+                reason="the teacher's chat template makes nothing of the messages", retryable=False, code="teacher-refused"
+            )
         if len(tokens) >= self._most:
             return Trouble(
                 reason=f"the prompt is too long: {len(tokens)} tokens >= the context of {self._most}",

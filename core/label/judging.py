@@ -29,7 +29,7 @@ _MAX_TOKENS = 64  # a number in JSON, and some room for a model that counts alou
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the judge sits: who it is and the ledger its verdicts lie in."""
+    """Who the judge is, what it goes by, and how it is asked."""
 
     judge: Judge
     identity: str

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.config import LabelConfig
 from core.contract import Limit, Stage, judge
-from core.data.limits import PrivacyLimits, QualityWeights, RuleLimits
+from core.data.limits import QualityWeights, RuleLimits
 from core.data.record import Reject
 from core.errors import ArtifactError, DataError, EdgekilnError, NoRowsLeft, TeacherFailed
 from core.events import Found, Note, OnEvent, Resumed, ignore
@@ -19,7 +20,7 @@ from core.label.asking import Asker
 from core.label.entries import Spent
 from core.label.judging import Bench, ask_judge, bench_of, silent_judge
 from core.label.ledger import open_ledger
-from core.label.questions import Questions, Survey, survey
+from core.label.questions import Questions, Survey, questions_of, survey
 from core.label.session import Session
 from core.label.teachers import Choice, choose, open_teacher
 from core.label.writing import LabelsWriter, Written
@@ -47,14 +48,15 @@ def label(
     order = _order(dataset, config, choice, bench)
 
     def work(content: Path) -> Facts:
-        questions = _questions(dataset, config, choice, workspace)
+        questions = questions_of(dataset, config, choice.identity, workspace)
         rules, weights = (dataset.config[name] for name in ("rules", "quality"))
         gate = AnswerGate(RuleLimits.model_validate(rules), QualityWeights.model_validate(weights))
         with open_ledger(workspace.ledger("label")) as ledger:
             found = survey(questions, ledger)
             session = Session(ledger, order.identity()[:12], on_event, beside)
-            sent = _ask(questions, found, session)
-            sent += ask_judge(bench, questions, gate, session) if bench else 0
+            with session.open(questions, found) as step:
+                sent = _ask(questions, found, session, step)
+                sent += ask_judge(bench, questions, gate, session) if bench else 0
             with LabelsWriter(content, ledger, config, gate, bench) as writer:
                 for question in questions:
                     writer.write(question)
@@ -90,11 +92,6 @@ def _cost(spent: Spent, config: LabelConfig) -> dict[str, Any]:
     return {"cost": spent.cost if known else None, "currency": config.prices.currency if known and config.prices else None}
 
 
-def _questions(dataset: Dataset, config: LabelConfig, choice: Choice, workspace: Workspace) -> Questions:
-    privacy = PrivacyLimits.model_validate(dataset.config["privacy"]) if config.redact else None
-    return Questions(workspace.folder(Stage.DATA, dataset.artifact_id), choice.identity, config, privacy)
-
-
 def _order(dataset: Dataset, config: LabelConfig, choice: Choice, bench: Bench | None) -> Order[LabeledDataset]:
     return Order(
         noun=LabeledDataset,
@@ -122,7 +119,7 @@ def _workspace_for(order: Order[LabeledDataset], workspace: Workspace) -> Worksp
     return replace(workspace, force=workspace.force | {Stage.LABEL})
 
 
-def _ask(questions: Questions, found: Survey, session: Session) -> int:
+def _ask(questions: Questions, found: Survey, session: Session, step: Callable[[int], None]) -> int:
     """Ask what is open and return how many requests were sent."""
     on_event = session.on_event
     if found.settled:
@@ -134,13 +131,12 @@ def _ask(questions: Questions, found: Survey, session: Session) -> int:
         text = f"{found.in_flight} {many} under way when an earlier process ended; sent again"
         on_event(Note(stage=Stage.LABEL, text=text))
     config = questions.config
-    with session.open(questions, found) as step:
-        teacher = open_teacher(config, on_event, session.beside)
-        asker = Asker(teacher, session.ledger, config, session.account(config), on_event)
-        try:
-            asker.ask_all(found.opened(questions), step)
-        finally:
-            teacher.close()
+    teacher = open_teacher(config, on_event, session.beside)
+    asker = Asker(teacher, session.ledger, config, session.account(config), on_event)
+    try:
+        asker.ask_all(found.opened(questions), step)
+    finally:
+        teacher.close()
     return asker.sent
 
 

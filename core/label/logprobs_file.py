@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,8 @@ class LogprobsWriter:
     """Writes answers in groups of a fixed number."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd", store_schema=False)
+        self._stream = path.open("wb")
+        self._writer = pq.ParquetWriter(self._stream, SCHEMA, compression="zstd", store_schema=False)
         self._waiting: list[dict[str, object]] = []
 
     def __enter__(self) -> LogprobsWriter:
@@ -39,6 +41,9 @@ class LogprobsWriter:
         if error is None:
             self._flush()
         self._writer.close()
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
 
     def add(self, row_id: str, tokens: Sequence[TokenLogprob]) -> None:
         """Add the tokens of a row's answer."""

@@ -9,6 +9,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
+from core.contract import Stage
 from core.data.limits import PrivacyLimits
 from core.data.name_finders import NameFinder, load_name_finder
 from core.data.privacy import redact
@@ -18,8 +19,10 @@ from core.label.ledger import Ledger
 from core.label.outcome import follow
 from core.label.request import Request
 from core.label.section import LabelConfig
+from core.nouns import Dataset
+from core.workspace import Workspace
 
-_TEXTS = ("system", "context", "user", "history", "steps")
+_SENT = ("system", "context", "user", "history", "steps", "tools", "tool_schema")
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,26 @@ class Questions:
 
 
 def redacted(row: PromptRow, limits: PrivacyLimits) -> PromptRow | Problem:
-    """Return a row whose texts hold placeholders for personal data, or why it cannot be asked."""
-    texts: dict[str, Any] = {name: value for name, value in row.model_dump(mode="json").items() if name in _TEXTS and value}
+    """Return a row with placeholders for personal data in all that is sent of it, or why it cannot be asked."""
+    texts: dict[str, Any] = {name: value for name, value in row.model_dump(mode="json").items() if name in _SENT and value}
     cleaned = redact(texts, limits, _name_finder(limits))
     if cleaned.refusal:
         return Problem(code=cleaned.refusal.code, reason=cleaned.refusal.reason)
     told: dict[str, Any] = cleaned.tree
     told |= {name: tuple(map(Message.model_validate, told[name])) for name in ("history", "steps") if name in told}
+    told |= {"tools": tuple(told["tools"])} if "tools" in told else {}
     return row.model_copy(update=told)
 
 
 @lru_cache(maxsize=1)
 def _name_finder(limits: PrivacyLimits) -> NameFinder | None:
     return load_name_finder(limits.model_copy(update={"redact": True}))
+
+
+def questions_of(dataset: Dataset, config: LabelConfig, teacher: str, workspace: Workspace) -> Questions:
+    """Return a Dataset's questions; personal data is looked for as the dataset's own limits say, where it is to be."""
+    privacy = PrivacyLimits.model_validate(dataset.config["privacy"]) if config.redact else None
+    return Questions(workspace.folder(Stage.DATA, dataset.artifact_id), teacher, config, privacy)
 
 
 @dataclass

@@ -44,7 +44,11 @@ _REASON_CHARS = 300
 
 
 class _UnaskableError(Exception):
-    """Why a prompt cannot be given to the model."""
+    """Why a prompt cannot be given to the model, with its reject code."""
+
+    def __init__(self, reason: str, code: str) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class _Row:
@@ -100,7 +104,8 @@ class _Row:
     def _stuck(self) -> bool:
         fault = self._grammar.fault() if self._grammar is not None else None
         if fault:
-            self.trouble = Trouble(reason=f"the row's tool_schema cannot be kept to: {fault}", retryable=False)
+            reason = f"the row's tool_schema cannot be kept to: {fault}"
+            self.trouble = Trouble(reason=reason, retryable=False, code="bad-schema")
             self._end("error")
         return fault is not None
 
@@ -188,7 +193,7 @@ class _Host:
         try:
             return padded(len(self._prompt(request)))
         except _UnaskableError as error:
-            return Trouble(reason=str(error), retryable=False)
+            return Trouble(reason=str(error), retryable=False, code=error.code)
 
     def answers(self, requests: Sequence[Request]) -> Answers:
         """Answer prompts of one padded length. Where memory does not suffice a batch is halved, down to one row."""
@@ -221,12 +226,14 @@ class _Host:
                 add_generation_prompt=True,
             )
         except (TemplateError, TypeError, ValueError) as error:
-            raise _UnaskableError(f"the chat template refuses the prompt: {error}"[:_REASON_CHARS]) from error
+            reason = f"the chat template refuses the prompt: {error}"[:_REASON_CHARS]
+            raise _UnaskableError(reason, "teacher-refused") from error
         # the template writes the special tokens itself
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) >= self._context:
             raise _UnaskableError(
-                f"the prompt is too long: {len(ids)} tokens >= {self._context}, the teacher's context window"
+                f"the prompt is too long: {len(ids)} tokens >= {self._context}, the teacher's context window",
+                "teacher-context",
             )
         return ids
 

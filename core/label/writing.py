@@ -6,6 +6,7 @@ So neither concurrency nor kills leave a trace in them.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -66,7 +67,10 @@ class LabelsWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
+        with self._stack:
+            for stream in () if error else self._streams.values():  # on disk before the manifest that names them
+                stream.flush()
+                os.fsync(stream.fileno())
 
     def write(self, question: Question) -> None:
         """Write a row with its answer, or why it has none."""

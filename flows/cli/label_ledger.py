@@ -114,7 +114,8 @@ def failed(
 def retry(*, code: str, common: Common = _DEFAULT_COMMON) -> None:
     """Discard the unusable answers of the newest labelling, so that edgekiln label --force label asks for them again.
 
-    What they were and what they cost stays in the ledger. At temperature 0 the same teacher mostly says the same again.
+    What they were and what they cost stays in the ledger. An endpoint may say
+    something else then; a teacher on this machine says the same: change label.seed or label.temperature instead.
 
     Parameters
     ----------

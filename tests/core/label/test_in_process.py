@@ -173,7 +173,7 @@ def test_a_schema_that_allows_no_answer_is_a_trouble_of_that_row_alone(teacher, 
     nothing = asked[0].model_copy(update={"answer_schema": {"type": "string", "pattern": "^[^\\x00-\\U0010FFFF]$"}})
     outcomes = {request.key: outcome for request, outcome in teacher.answer([nothing, *asked])}
     told = "no token goes on in the grammar of answer_schema"
-    assert outcomes.pop(nothing.key) == Trouble(reason=told, retryable=False)
+    assert outcomes.pop(nothing.key) == Trouble(reason=told, retryable=False, code="bad-schema")
     assert all(isinstance(outcome, Reply) for outcome in outcomes.values())
 
 
@@ -243,7 +243,9 @@ def test_a_template_that_refuses_the_messages_is_a_trouble_of_that_row_alone(
     finally:
         loaded.close()
     assert outcomes[asked[0].key] == Trouble(
-        reason="the teacher's chat template refuses the messages: no system prompts", retryable=False
+        reason="the teacher's chat template refuses the messages: no system prompts",
+        retryable=False,
+        code="teacher-refused",
     )
     assert isinstance(outcomes[bare.key], Reply)
 

@@ -466,6 +466,15 @@ def test_a_teacher_that_comes_back_is_waited_for_and_no_row_is_lost(
     assert len(server.sent) <= 60 + 8 + config.concurrency + 4
 
 
+def test_an_endpoint_that_comes_back_by_asking_for_time_is_given_it_and_gone_on_with(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    busy = step(status=429, headers={"Retry-After": "0.5"})
+    server.script = {f"Question {number:03}?": [step(status=503), busy] for number in range(1, 9)}
+    serial = config.model_copy(update={"patience_s": 8.0, "attempts": 1, "concurrency": 1})
+    assert label(make_dataset(workspace, make_rows(12)), serial, workspace).unanswered == 0
+
+
 def test_an_endpoint_that_limits_its_rate_loses_no_row_however_often_it_says_so(
     workspace, server, step, config, make_dataset, make_rows
 ) -> None:
@@ -590,6 +599,10 @@ def test_personal_data_does_not_leave_the_machine_when_it_is_to_be_redacted(
 ) -> None:
     rows = make_rows(8, system="Answer as jane.doe@example.com would.")
     rows[0] = rows[0].model_copy(update={"user": "Write to jane.doe@example.com, card 4111 1111 1111 1111."})
+    tool = {"type": "function", "function": {"name": "mail", "description": "Writes to jane.doe@example.com."}}
+    rows[1] = rows[1].model_copy(update={"tools": (tool,)})
+    schema = {"type": "string", "description": "As jane.doe@example.com says it"}
+    rows[2] = rows[2].model_copy(update={"requires_json": True, "tool_schema": schema})
     artifact = label(make_dataset(workspace, rows), config.model_copy(update={"redact": True}), workspace)
 
     assert not [sent for sent in server.sent if "jane" in json.dumps(sent.body) or "4111" in json.dumps(sent.body)]
@@ -646,6 +659,23 @@ def test_a_judge_chooses_by_its_rubric_and_is_asked_once_for_each_row_whose_answ
     assert finding.evidence.startswith("1 rows")
     assert artifact.asked == len(server.sent) == 8 + 3
     assert "judge" in artifact.tools
+
+
+def test_what_a_judge_takes_counts_for_the_budget_where_all_answers_were_there_before(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.script = {"Question 000?": [step(text="Wrong."), step(text="Right.")]}
+    settings = {"samples": {"count": 2, "choice": "agreement"}, "temperature": 0.7, "concurrency": 1}
+    dataset = make_dataset(workspace, make_rows(4))
+    label(dataset, LabelConfig.model_validate(config.model_dump() | settings), workspace)
+    server.script = {"Answer 1:": [step(text='{"best": 2}')]}
+    before = len(server.sent)
+    judge = {"teacher": "qwen3-8b", "base_url": server.base_url}
+    settings |= {"samples": {"count": 2, "choice": "judge", "judge": judge}}
+    judged = label(dataset, LabelConfig.model_validate(config.model_dump() | settings), workspace)
+    assert len(server.sent) - before == judged.asked == 1
+    with open_ledger(workspace.ledger("label")) as ledger:
+        assert ledger.spent(judged.artifact_id).requests == 1
 
 
 def _kept(workspace, artifact):

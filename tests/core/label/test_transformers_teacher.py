@@ -161,7 +161,8 @@ def test_prompts_that_cannot_be_asked_are_troubles_of_their_rows_alone(teacher) 
     outcomes = _answers(teacher, requests)
     refused, long = outcomes[requests[1].key], outcomes[requests[2].key]
     assert _said(outcomes[requests[0].key])
-    assert refused == Trouble(reason="the chat template refuses the prompt: no tools spoken here", retryable=False)
+    reason = "the chat template refuses the prompt: no tools spoken here"
+    assert refused == Trouble(reason=reason, retryable=False, code="teacher-refused")
     assert "too long" in long.reason
     assert "512" in long.reason
     assert not long.retryable
