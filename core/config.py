@@ -12,14 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from core.contract import Contract, Limit
 from core.data.limits import CoverageLimits, DuplicateLimits, PrivacyLimits, QualityWeights, RuleLimits
 from core.errors import BadConfig, EnvironmentFault, ToolMissing, UnknownProfile
+from core.export.section import ExportConfig as ExportConfig  # noqa: PLC0414  # a section like the others
 from core.field_types import ProfileName, VariableName
 from core.label.section import LabelConfig as LabelConfig  # noqa: PLC0414  # a section like the others
 from core.mistakes import describe, shortened
@@ -88,30 +89,6 @@ class DataConfig(Section):
     max_rejected: Annotated[int | None, Operational] = Field(
         default=None, ge=0, description="Rows set aside at most; none sets no limit beside the share"
     )
-
-
-class ExportConfig(Section):
-    """Which GGUF files are made and how good they must be."""
-
-    quantisations: tuple[Literal["F32", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"], ...] = Field(
-        default=("Q8_0", "Q4_K_M", "Q4_0"), min_length=1
-    )
-    required: Annotated[tuple[str, ...], Operational] = Field(
-        default=("Q8_0",), description="The stage fails without these"
-    )
-    max_loss_increase: Annotated[float, Operational] = Field(
-        default=0.5, ge=0, description="Nats a file's held-out loss may lie above the merged model's"
-    )
-    timeout_s: Annotated[float, Operational] = Field(default=7200.0, gt=0)
-
-    @model_validator(mode="after")
-    def _requires_what_is_made(self) -> Self:
-        if not self.required or (missing := [kind for kind in self.required if kind not in self.quantisations]):
-            named = f"required={list(missing if self.required else ())!r}"
-            raise ValueError(
-                f"{named} is no part of quantisations={list(self.quantisations)!r}: require a type that is made"
-            )
-        return self
 
 
 class BenchConfig(Section):

@@ -136,6 +136,29 @@ class Adapter(Artifact):
     resumed_from_steps: tuple[int, ...]
 
 
+class Divergence(Contract):
+    """How far a file's next tokens are from the F32 file's, over the same held-out texts, as llama-perplexity prints it.
+
+    KL divergence in nats a token; `same_top_share` is the share of tokens whose likeliest successor is the same; an
+    `_error` is one standard error of the mean. Only the second half of each chunk of `n_ctx` tokens is scored.
+    """
+
+    n_ctx: int
+    chunks: int
+    perplexity: float
+    perplexity_error: float
+    reference_perplexity: float
+    reference_perplexity_error: float
+    perplexity_ratio: float
+    perplexity_ratio_error: float
+    kl_mean: float
+    kl_mean_error: float
+    kl_p99: float
+    kl_max: float
+    same_top_share: float
+    same_top_share_error: float
+
+
 class UnprovenQuantisation(Contract):
     """A GGUF file as far as it could be measured; None where it could not be read or run."""
 
@@ -146,6 +169,7 @@ class UnprovenQuantisation(Contract):
     fallback_tensors: int | None
     held_out_loss: float | None
     sample: str | None
+    divergence: Divergence | None = None
 
 
 class Quantisation(UnprovenQuantisation):

@@ -17,6 +17,7 @@ from core.nouns import (
     Adapter,
     BenchmarkRun,
     Dataset,
+    Divergence,
     EnvReport,
     GgufModel,
     LabeledDataset,
@@ -244,6 +245,15 @@ def _of_gguf(gguf: GgufModel, quantisation: str | None) -> Iterator[Figure]:
         yield f"{file.type} size", file.bytes / (1 << 20), "MiB", f"{field}.bytes"
         yield f"{file.type} bits per weight", file.bits_per_weight, "", f"{field}.bits_per_weight"
         yield f"{file.type} held-out loss", file.held_out_loss, _LOSS, f"{field}.held_out_loss"
+        if file.divergence is not None:
+            yield from _of_divergence(file.type, file.divergence, f"{field}.divergence")
+
+
+def _of_divergence(kind: str, divergence: Divergence, field: str) -> Iterator[Figure]:
+    yield f"{kind} KL divergence", divergence.kl_mean, _LOSS, f"{field}.kl_mean"
+    yield f"{kind} KL divergence, standard error", divergence.kl_mean_error, _LOSS, f"{field}.kl_mean_error"
+    yield f"{kind} perplexity / that of F32", divergence.perplexity_ratio, "", f"{field}.perplexity_ratio"
+    yield f"{kind} same likeliest token", divergence.same_top_share, "", f"{field}.same_top_share"
 
 
 def _of_adapter(adapter: Adapter) -> Iterator[Figure]:

@@ -25,7 +25,19 @@ from core.workspace import Workspace, read_manifest
 
 Row = dict[str, Any]
 
-TABLES = ("artifacts", "lineage", "hosts", "memory_configs", "models", "results", "samples", "quality", "ingests")
+_NOT_STORED = {"perplexity_error", "reference_perplexity_error", "perplexity_ratio_error", "same_top_share_error"}
+TABLES = (
+    "artifacts",
+    "lineage",
+    "hosts",
+    "memory_configs",
+    "models",
+    "results",
+    "samples",
+    "quality",
+    "divergences",
+    "ingests",
+)
 """In the order in which rows may be inserted: what is referred to comes first."""
 
 
@@ -49,6 +61,7 @@ def rows_of(workspace: Workspace, run: BenchmarkRun) -> dict[str, list[Row]]:
         rows["lineage"] += _edges(artifact)
         rows["models"] += _models(artifact)
         rows["quality"] += _quality(artifact)
+        rows["divergences"] += _divergences(artifact)
     rows["hosts"] = [host_row(published.device_host)]
     rows["memory_configs"] = [_memory(published.device_memory), _memory(published.host_memory)]
     for measurement in published.measurements:
@@ -217,12 +230,29 @@ def _quality(artifact: Artifact) -> Iterable[Row]:
         yield _loss(artifact, "adapter", "", artifact.held_out_loss)
     if isinstance(artifact, GgufModel):
         yield _loss(artifact, "merged", "", artifact.reference_held_out_loss)
-        files = [*artifact.quantisations, *(rejected.quantisation for rejected in artifact.rejected)]
         yield from (
             _loss(artifact, "quantisation", file.type, file.held_out_loss)
-            for file in files
+            for file in _files(artifact)
             if file.held_out_loss is not None
         )
+
+
+def _divergences(artifact: Artifact) -> Iterable[Row]:
+    if not isinstance(artifact, GgufModel):
+        return
+    for file in _files(artifact):
+        if file.divergence is not None:
+            yield {
+                "artifact_id": artifact.artifact_id,
+                "content_digest": artifact.content_digest,
+                "quantisation": file.type,
+                **file.divergence.model_dump(exclude=_NOT_STORED),
+                "origin": Origin.MEASURED.value,
+            }
+
+
+def _files(gguf: GgufModel) -> list[UnprovenQuantisation]:
+    return [*gguf.quantisations, *(rejected.quantisation for rejected in gguf.rejected)]
 
 
 def _loss(artifact: Artifact, subject: str, quantisation: str, loss: float) -> Row:

@@ -35,7 +35,7 @@ def read_host() -> HostFacts:
         os=f"{_distribution()}, kernel {platform.release()}",
         cpu_model=model,
         cpu_features=cpu.features_of(cpuinfo),
-        cpus_usable=usable_cpus(_affinity(), cgroup.cpu_limit()),
+        cpus_usable=usable_cpus(affinity(), cgroup.cpu_limit()),
         ram_bytes=psutil.virtual_memory().total,
         ram_limit_bytes=cgroup.memory_limit_bytes(),
         board_model=board,
@@ -52,7 +52,8 @@ def usable_cpus(affinity: int, quota: float | None) -> int:
     return affinity if quota is None else max(1, min(affinity, int(quota)))
 
 
-def _affinity() -> int:
+def affinity() -> int:
+    """Return how many processors this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

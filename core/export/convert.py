@@ -6,11 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.contract import Stage
 from core.errors import ProcessFailed
 from core.events import OnEvent, Progress
+from core.export.section import TensorTypes
 from core.process import run
 from core.toolchain import Toolchain
 
@@ -25,9 +27,39 @@ def convert(folder: Path, target: Path, name: str, toolchain: Toolchain, on_even
     _make(argv, target, "convert to GGUF", on_event, timeout_s)
 
 
-def quantise(source: Path, target: Path, kind: str, toolchain: Toolchain, on_event: OnEvent, *, timeout_s: float) -> None:
+@dataclass(frozen=True)
+class Recipe:
+    """How weights are rounded: with which importance matrix, and which parts to another type."""
+
+    imatrix: Path | None = None
+    tensor_types: TensorTypes = field(default_factory=TensorTypes)
+
+    def arguments(self) -> list[str]:
+        """Return llama-quantize's options."""
+        types = self.tensor_types
+        named = [("--tensor-type", "attn", types.attn), ("--tensor-type", "ffn", types.ffn)]
+        options = [word for flag, part, kind in named if kind for word in (flag, f"{part}={kind}")]
+        options += ["--token-embedding-type", types.embedding] if types.embedding else []
+        options += ["--output-tensor-type", types.output] if types.output else []
+        return options + (["--imatrix", str(self.imatrix)] if self.imatrix else [])
+
+
+_PLAIN = Recipe()
+
+
+def quantise(
+    source: Path,
+    target: Path,
+    kind: str,
+    toolchain: Toolchain,
+    on_event: OnEvent,
+    *,
+    timeout_s: float,
+    recipe: Recipe = _PLAIN,
+) -> None:
     """Write a GGUF of a type such as Q4_K_M from an F32 one; the bytes do not depend on the number of threads."""
-    argv = [str(toolchain.program("llama-quantize")), str(source), str(target), kind, str(os.cpu_count() or 1)]
+    program = str(toolchain.program("llama-quantize"))
+    argv = [program, *recipe.arguments(), str(source), str(target), kind, str(os.cpu_count() or 1)]
     _make(argv, target, f"quantise {kind}", on_event, timeout_s)
 
 

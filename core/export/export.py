@@ -10,24 +10,29 @@ from pathlib import Path
 
 from core import catalogue, models
 from core import toolchain as llama_cpp
-from core.catalogue import ModelCard
+from core.catalogue import ModelCard as StudentCard
 from core.config import ExportConfig, TrainConfig
 from core.contract import Limit, Stage, judge
 from core.data.record import TokenisedRow, read_labeled
 from core.data.tokens import tokenise
 from core.errors import BadConfig, GateRefused, ToolMissing
 from core.events import Note, OnEvent, ignore
-from core.export.convert import convert, quantise
-from core.export.gate import REQUIRED_METRIC, Gate, Judged, figures, required_increase, worth_redoing
+from core.export.card import FILE as CARD
+from core.export.card import README, ModelCard, model_card, teaching
+from core.export.convert import Recipe, convert, quantise
+from core.export.divergence import Baseline, Runner, baseline
+from core.export.gate import REQUIRED_METRIC, Gate, Judged, failing, figures, required_increase, worth_redoing
+from core.export.imatrix import importance_matrix
 from core.export.merge import MergeRequest, MergeResult, merge, reference_texts
 from core.lineage import parent
 from core.nouns import Adapter, GgufModel, LabeledDataset
+from core.report.model_card import modelfile_name, write_model_card
 from core.stage import Facts, Order, produce
 from core.toolchain import Toolchain
 from core.train import student
 from core.workspace import Workspace
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 _PACKAGES = ("torch", "transformers", "peft", "gguf")
 
 
@@ -66,7 +71,7 @@ def export(
     return _judged(model, order.limits, config)
 
 
-def _student_card(adapter: Adapter, beside: Path | None) -> ModelCard:
+def _student_card(adapter: Adapter, beside: Path | None) -> StudentCard:
     card = catalogue.model(adapter.student.name, beside)
     if (identity := models.identity(card)) != adapter.student.identity:
         raise BadConfig(
@@ -90,12 +95,11 @@ def _judged(model: GgufModel, limits: tuple[Limit, ...], config: ExportConfig) -
     metrics = required_increase(model.metrics, [q.type for q in model.quantisations], config)
     verdict = judge(limits, metrics)
     if not verdict.passed:
-        reasons = "; ".join(f"{r.quantisation.type}: {', '.join(r.reasons)}" for r in model.rejected)
-        measured = verdict.failures[0].measured
         raise GateRefused(
-            f"none of export.required={list(config.required)} is good enough: {reasons or f'loss increase {measured}'}, "
+            f"none of export.required={list(config.required)} is good enough: {'; '.join(failing(model, config))}, "
             f"export.max_loss_increase {config.max_loss_increase:g}; see export {model.artifact_id}",
-            remedy="Require a finer type (Q8_0), train longer, or raise export.max_loss_increase if that loss is acceptable.",
+            remedy="Require a finer type (Q8_0), train longer, or raise export.max_loss_increase or export.max_divergence "
+            "if that is acceptable.",
         )
     return model.model_copy(update={"verdict": verdict})
 
@@ -106,7 +110,7 @@ class _Export:
 
     adapter: Adapter
     config: ExportConfig
-    card: ModelCard
+    card: StudentCard
     toolchain: Toolchain
     workspace: Workspace
     on_event: OnEvent
@@ -114,41 +118,75 @@ class _Export:
     def make(self, content: Path) -> Facts:
         """Fill the content folder; scratch lies beside it and goes with the staging folder."""
         scratch = content.parent
-        reference, rows = self._merge(scratch)
-        gate = Gate(reference, rows, self.config, self.toolchain, self.on_event)
+        reference, rows, contents = self._merge(scratch)
         f32 = scratch / "model-F32.gguf"
         convert(scratch / "merged", f32, self.card.name, self.toolchain, self.on_event, timeout_s=self.config.timeout_s)
         shutil.rmtree(scratch / "merged")  # from here on the F32 file stands for it
-        judged = [self._one(kind, content, f32, gate) for kind in sorted(self._types(), key=lambda kind: kind == "F32")]
+        gate = Gate(reference, rows, self.config, self.toolchain, self.on_event, self._baseline(f32, reference, contents))
+        gate = gate.proven(f32, scratch / "trial-conversion")
+        recipe = Recipe(self._imatrix(f32) if self.config.imatrix else None, self.config.tensor_types)
+        judged = [
+            self._one(kind, content, f32, gate, recipe) for kind in sorted(self._types(), key=lambda kind: kind == "F32")
+        ]
         judged.sort(key=lambda file: self._types().index(file.type))
-        return _facts(judged, reference, self.adapter, self.config)
+        facts = _facts(judged, reference, self.adapter, self.config)
+        if facts.own["quantisations"]:
+            write_model_card(content, self._card(facts, reference))
+        return facts
+
+    def _card(self, facts: Facts, reference: MergeResult) -> ModelCard:
+        return model_card(
+            self.config.card,
+            self.card,
+            teaching(self.workspace, self.adapter, reference.held_out_loss),
+            ref=self.adapter.student,
+            quantisations=facts.own["quantisations"],
+            rejected=facts.own["rejected"],
+            chat=reference.chat,
+            tools={"llama.cpp": self.toolchain.identity(), **_versions()},
+        )
+
+    def _baseline(self, f32: Path, reference: MergeResult, contents: frozenset[str]) -> Baseline | None:
+        texts = [one for one in reference.texts if one.text in contents]
+        runner = Runner(self.toolchain, f32.parent / "divergence", self.on_event, self.config.timeout_s)
+        return baseline(f32, texts, self.config.divergence_tokens, runner)
+
+    def _imatrix(self, f32: Path) -> Path:
+        labeled = parent(self.workspace, self.adapter, LabeledDataset)
+        rows = read_labeled(self.workspace.folder(Stage.LABEL, labeled.artifact_id) / "train.jsonl")
+        texts = (message.content for row in rows for message in row.messages)
+        most, timeout_s = self.config.imatrix_tokens, self.config.timeout_s
+        return importance_matrix(f32, texts, most, self.toolchain, self.on_event, timeout_s=timeout_s)
 
     def _types(self) -> list[str]:
         return list(dict.fromkeys(self.config.quantisations))
 
-    def _merge(self, scratch: Path) -> tuple[MergeResult, tuple[TokenisedRow, ...]]:
+    def _merge(self, scratch: Path) -> tuple[MergeResult, tuple[TokenisedRow, ...], frozenset[str]]:
         labeled = parent(self.workspace, self.adapter, LabeledDataset)
         held_out = list(read_labeled(self.workspace.folder(Stage.LABEL, labeled.artifact_id) / "held_out.jsonl"))
         base = student.folder(self.card, self.on_event)
         max_length = TrainConfig.model_validate(self.adapter.config).max_length
         rows = tuple(tokenise(held_out, base, max_length, scratch / "tokens", self.on_event))
+        contents = [message.content for row in held_out for message in row.messages]
         request = MergeRequest(
             base=str(base),
             adapter=str(self.workspace.folder(Stage.TRAIN, self.adapter.artifact_id) / "adapter"),
             target=str(scratch / "merged"),
             rows=rows,
-            texts=reference_texts([message.content for row in held_out for message in row.messages]),
+            texts=reference_texts(contents),
         )
-        return merge(request, scratch / "merge", self.on_event, timeout_s=self.config.timeout_s), rows
+        merged = merge(request, scratch / "merge", self.on_event, timeout_s=self.config.timeout_s)
+        return merged, rows, frozenset(contents)
 
-    def _one(self, kind: str, content: Path, f32: Path, gate: Gate) -> Judged:
+    def _one(self, kind: str, content: Path, f32: Path, gate: Gate, recipe: Recipe) -> Judged:
         """Make and judge one file; F32 comes last and takes the scratch file itself."""
         target = content / f"{self.card.name}-{kind}.gguf"
         if kind == "F32":
             f32.rename(target)
         else:
             made = content.parent / target.name
-            quantise(f32, made, kind, self.toolchain, self.on_event, timeout_s=self.config.timeout_s)
+            timeout_s = self.config.timeout_s
+            quantise(f32, made, kind, self.toolchain, self.on_event, timeout_s=timeout_s, recipe=recipe)
             made.rename(target)
         judged = gate.examine(target, kind, content.parent / f"trial-{kind}")
         if judged.reasons:
@@ -167,4 +205,5 @@ def _facts(judged: list[Judged], reference: MergeResult, adapter: Adapter, confi
             "rejected": tuple(file.rejected() for file in judged if file.reasons),
         },
         metrics=required_increase(metrics, [file.type for file in kept], config),
+        without_meaning=frozenset({CARD, README, *(modelfile_name(file) for file in kept)}),
     )

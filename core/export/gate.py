@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.config import ExportConfig
@@ -11,13 +11,21 @@ from core.contract import Contract, Limit, LimitFailure, Stage, judge
 from core.data.record import TokenisedRow
 from core.errors import GateRefused
 from core.events import Note, OnEvent
+from core.export.divergence import Baseline
 from core.export.gguf_loss.loss import Trial, TrialRequest, run_trial
-from core.export.inspect import GgufFacts, read_gguf, structure_problems
+from core.export.inspect import GgufFacts, differences, read_gguf, structure_problems
 from core.export.merge import MergeResult
-from core.nouns import GgufModel, Quantisation, RejectedQuantisation, UnprovenQuantisation
+from core.nouns import Divergence, GgufModel, Quantisation, RejectedQuantisation, UnprovenQuantisation
 from core.toolchain import Toolchain
 
 REQUIRED_METRIC = "required_loss_increase"
+_LEVEL = 0.1  # logits nearer than this swap places by rounding alone (SmolLM2 in bf16: up to 0.055)
+_LEVEL_IN_F32 = 0.01
+_CONVERSION_LIMITS = (
+    Limit(metric="conversion.tokenizer_mismatches", op="==", value=0),
+    Limit(metric="conversion.splits", op="==", value=0),
+    Limit(metric="conversion.loss_difference", op="<=", value=0.05),  # 1e-4 on SmolLM2; bf16 on a GPU rounds more
+)
 ANSWER_TOKENS = 32  # enough to see that it answers; the answer's worth is judged by the loss
 
 
@@ -29,6 +37,7 @@ class Judged(Contract):
     bytes: int
     structure: GgufFacts | None
     trial: Trial | None
+    divergence: Divergence | None
     reasons: tuple[str, ...]
 
     def accepted(self) -> Quantisation:
@@ -48,35 +57,72 @@ class Judged(Contract):
             fallback_tensors=self.structure.fallback_tensors if self.structure else None,
             held_out_loss=self.trial.held_out_loss if self.trial else None,
             sample=self.trial.sample if self.trial else None,
+            divergence=self.divergence,
         )
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What every file of one export is held against."""
+    """What every file of one export is held against; `conversion` says what is wrong with the F32 file all are made of."""
 
     reference: MergeResult
     rows: tuple[TokenisedRow, ...]
     config: ExportConfig
     toolchain: Toolchain
     on_event: OnEvent
+    baseline: Baseline | None = None
+    conversion: tuple[str, ...] = ()
+    source: GgufFacts | None = None
+
+    def proven(self, f32: Path, scratch: Path) -> Gate:
+        """Hold the F32 file against the merged model and return a gate that knows what is wrong with it."""
+        try:
+            source = read_gguf(f32, "F32")
+            trial = self._try(f32, scratch)
+        except GateRefused as error:
+            return replace(self, conversion=(error.problem,))
+        failures = judge(_CONVERSION_LIMITS, self._converted(trial)).failures
+        return replace(self, source=source, conversion=tuple(_reason(failure, trial) for failure in failures))
+
+    def _converted(self, trial: Trial) -> dict[str, float]:
+        exact = self.reference.measured_in == "float32"
+        level = _LEVEL_IN_F32 if exact else _LEVEL
+        loss = trial.held_out_loss
+        differs = {} if loss is None else {"conversion.loss_difference": abs(loss - self.reference.held_out_loss)}
+        return {
+            "conversion.tokenizer_mismatches": trial.tokenizer_mismatches,
+            "conversion.splits": sum(margin > level for margin in trial.splits),
+            **differs,
+        }
 
     def examine(self, path: Path, kind: str, scratch: Path) -> Judged:
         """Read, run and judge one file; a broken one is a judgement too, never an error."""
-        structure, trial = None, None
-        reasons: list[str] = []
+        structure, trial, divergence = None, None, None
+        reasons = list(self.conversion)
         try:
-            structure = read_gguf(path, kind)
+            structure = read_gguf(path, kind, self.config.tensor_types.asked())
             reasons += structure_problems(structure, wants_chat_template=self.reference.has_chat_template)
-            trial = self._try(path, scratch)
-            verdict = judge(_limits(kind, self.config), _measured(kind, trial, self.reference))
-            reasons += [_reason(failure, trial) for failure in verdict.failures]
+            reasons += differences(structure, self.source) if self.source else []
+            if not self.conversion:
+                trial = self._try(path, scratch)
+                divergence = self.baseline.compare(path) if self.baseline else None
+                measured = _measured(kind, trial, self.reference, divergence)
+                verdict = judge(_limits(kind, self.config, measured), measured)
+                reasons += [_reason(failure, trial) for failure in verdict.failures]
         except GateRefused as error:
             reasons.append(error.problem)
         for reason in reasons:
             self.on_event(Note(stage=Stage.EXPORT, text=f"{path.name} is rejected: {reason}", level="warning"))
         size = path.stat().st_size
-        return Judged(type=kind, path=path.name, bytes=size, structure=structure, trial=trial, reasons=tuple(reasons))
+        return Judged(
+            type=kind,
+            path=path.name,
+            bytes=size,
+            structure=structure,
+            trial=trial,
+            divergence=divergence,
+            reasons=tuple(reasons),
+        )
 
     def _try(self, path: Path, scratch: Path) -> Trial:
         request = TrialRequest(
@@ -84,6 +130,7 @@ class Gate:
             toolchain=self.toolchain,
             rows=self.rows,
             texts=self.reference.texts,
+            greedy=self.reference.greedy,
             answer_tokens=ANSWER_TOKENS,
         )
         return run_trial(request, scratch, self.on_event, timeout_s=self.config.timeout_s)
@@ -97,32 +144,47 @@ def figures(judged: Iterable[Judged], reference: MergeResult) -> dict[str, float
         if file.structure:
             metrics[f"bits_per_weight.{file.type}"] = file.structure.bits_per_weight
         if file.trial:
-            metrics |= _measured(file.type, file.trial, reference)
+            metrics |= _measured(file.type, file.trial, reference, file.divergence)
     return metrics
 
 
 def required_increase(metrics: Mapping[str, float], kept: Iterable[str], config: ExportConfig) -> dict[str, float]:
-    """Return the metrics with the least loss increase among the required files that are left; absent when none is."""
-    increases = [metrics[f"loss_increase.{kind}"] for kind in kept if kind in config.required]
+    """Return the metrics with the least loss increase among the required files that meet their limits; absent without one."""
+    good = [kind for kind in kept if kind in config.required and judge(_adjustable(kind, config, metrics), metrics).passed]
     others = {key: value for key, value in metrics.items() if key != REQUIRED_METRIC}
-    return others | ({REQUIRED_METRIC: min(increases)} if increases else {})
+    return others | ({REQUIRED_METRIC: min(metrics[_loss_metric(kind)] for kind in good)} if good else {})
+
+
+def failing(model: GgufModel, config: ExportConfig) -> Iterable[str]:
+    """Yield why each file falls short, the rejected ones with their reasons, the kept ones by today's limits."""
+    for one in model.rejected:
+        yield f"{one.quantisation.type}: {', '.join(one.reasons)}"
+    for file in model.quantisations:
+        verdict = judge(_adjustable(file.type, config, model.metrics), model.metrics)
+        if not verdict.passed:
+            yield f"{file.type}: {', '.join(map(_told, verdict.failures))}"
 
 
 def worth_redoing(model: GgufModel, config: ExportConfig) -> bool:
-    """Say whether a file was rejected for its loss alone that today's limit would let pass; its bytes are gone."""
-    return any(
-        len(file.reasons) == 1
-        and file.reasons[0].startswith(_loss_metric(file.quantisation.type))
-        and model.metrics.get(_loss_metric(file.quantisation.type), float("inf")) <= config.max_loss_increase
-        for file in model.rejected
-    )
+    """Say whether a file was rejected for figures alone that today's limits would let pass; its bytes are gone."""
+    return any(_would_pass(one, model.metrics, config) for one in model.rejected)
+
+
+def _would_pass(rejected: RejectedQuantisation, metrics: Mapping[str, float], config: ExportConfig) -> bool:
+    limits = _adjustable(rejected.quantisation.type, config, metrics)
+    names = {limit.metric for limit in limits}
+    return all(reason.partition(" ")[0] in names for reason in rejected.reasons) and judge(limits, metrics).passed
 
 
 def _loss_metric(kind: str) -> str:
     return f"loss_increase.{kind}"
 
 
-def _measured(kind: str, trial: Trial, reference: MergeResult) -> dict[str, float]:
+def _divergence_metric(kind: str) -> str:
+    return f"kl_mean.{kind}"
+
+
+def _measured(kind: str, trial: Trial, reference: MergeResult, divergence: Divergence | None) -> dict[str, float]:
     metrics = {
         f"answer_characters.{kind}": float(len(trial.sample)),
         f"tokenizer_mismatches.{kind}": float(trial.tokenizer_mismatches),
@@ -130,19 +192,35 @@ def _measured(kind: str, trial: Trial, reference: MergeResult) -> dict[str, floa
     if trial.held_out_loss is not None:
         metrics[f"held_out_loss.{kind}"] = trial.held_out_loss
         metrics[_loss_metric(kind)] = trial.held_out_loss - reference.held_out_loss
+    metrics[f"clear_splits.{kind}"] = float(sum(margin > _LEVEL for margin in trial.splits))
+    if divergence is not None:
+        metrics[_divergence_metric(kind)] = divergence.kl_mean
+        metrics[f"perplexity_ratio.{kind}"] = divergence.perplexity_ratio
+        metrics[f"same_top_share.{kind}"] = divergence.same_top_share
     return metrics
 
 
-def _limits(kind: str, config: ExportConfig) -> Sequence[Limit]:
+def _limits(kind: str, config: ExportConfig, measured: Mapping[str, float]) -> Sequence[Limit]:
     return (
         Limit(metric=f"answer_characters.{kind}", op=">=", value=1),
         Limit(metric=f"tokenizer_mismatches.{kind}", op="==", value=0),
-        Limit(metric=_loss_metric(kind), op="<=", value=config.max_loss_increase),
+        *_adjustable(kind, config, measured),
     )
 
 
-def _reason(failure: LimitFailure, trial: Trial) -> str:
-    limit = failure.limit
+def _adjustable(kind: str, config: ExportConfig, measured: Mapping[str, float]) -> Sequence[Limit]:
+    """Return the limits a profile sets; that on the divergence where there was enough text to measure it."""
+    limits = [Limit(metric=_loss_metric(kind), op="<=", value=config.max_loss_increase)]
+    if _divergence_metric(kind) in measured:
+        limits.append(Limit(metric=_divergence_metric(kind), op="<=", value=config.max_divergence.of(kind)))
+    return limits
+
+
+def _told(failure: LimitFailure) -> str:
     measured = "not a number" if failure.measured is None else f"{failure.measured:.4f}"
-    about = f", first on {trial.first_mismatch!r}" if limit.metric.startswith("tokenizer") else ""
-    return f"{limit.metric} {measured}, limit {limit.op} {limit.value:g}{about}"
+    return f"{failure.limit.metric} {measured}, limit {failure.limit.op} {failure.limit.value:g}"
+
+
+def _reason(failure: LimitFailure, trial: Trial) -> str:
+    about = f", first on {trial.first_mismatch!r}" if "tokenizer_mismatches" in failure.limit.metric else ""
+    return f"{_told(failure)}{about}"

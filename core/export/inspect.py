@@ -8,6 +8,7 @@ from typing import Any
 
 from core.contract import Contract
 from core.errors import GateRefused
+from core.files import digest_of
 
 # the tensor types llama-quantize mixes on purpose under each name (src/llama-quant.cpp); any other one is a fallback
 NOMINAL: dict[str, frozenset[str]] = {
@@ -19,10 +20,24 @@ NOMINAL: dict[str, frozenset[str]] = {
     "Q4_K_M": frozenset({"Q4_K", "Q5_K", "Q6_K"}),
     "Q4_0": frozenset({"Q4_0", "Q4_1"}),
 }
+_SHOWN = {
+    "architecture": "architecture is",
+    "tensors": "number of tensors is",
+    "parameters": "number of weights is",
+    "tokenizer_model": "tokenizer is",
+    "tokenizer_pre": "pre-tokenizer is",
+    "vocabulary": "number of tokens is",
+    "merges": "number of merges is",
+    "special_tokens": "special tokens are",
+}
+_THE_SAME = {**_SHOWN, "layout": "tensors' names or shapes are", "chat_template": "chat template is"}
 
 
 class GgufFacts(Contract):
-    """What a GGUF file says about itself; `bits_per_weight` counts tensor data only, `merges` is None without a list."""
+    """What a GGUF file says about itself; `bits_per_weight` counts tensor data only, `merges` is None without a list.
+
+    `layout` is the hash of all tensors' names and shapes, `special_tokens` are ids by their key, `chat_template` is a hash.
+    """
 
     architecture: str
     tensors: int
@@ -35,12 +50,19 @@ class GgufFacts(Contract):
     vocabulary: int
     merges: int | None
     has_chat_template: bool
+    layout: str
+    embedding_rows: int | None
+    special_tokens: dict[str, str]
+    chat_template: str
 
 
-def read_gguf(path: Path, nominal: str) -> GgufFacts:
-    """Read a GGUF file that should be of a type such as Q4_K_M; GateRefused when it is not a whole GGUF file."""
+def read_gguf(path: Path, nominal: str, also: frozenset[str] = frozenset()) -> GgufFacts:
+    """Read a GGUF file that should be of a type such as Q4_K_M, with parts of the types in `also`.
+
+    GateRefused when it is not a whole GGUF file.
+    """
     try:
-        return _facts(_open(path), NOMINAL[nominal])
+        return _facts(_open(path), NOMINAL[nominal] | also)
     except (ValueError, IndexError, TypeError, ArithmeticError, OSError) as error:
         raise _broken(path, str(error)) from error
     except KeyError as error:
@@ -56,7 +78,19 @@ def structure_problems(facts: GgufFacts, *, wants_chat_template: bool) -> list[s
         problems.append("its tokenizer has no merges (tokenizer.ggml.merges): the tokenizer was saved wrongly")
     if wants_chat_template and not facts.has_chat_template:
         problems.append("it has no chat template (tokenizer.chat_template), the source has one")
+    if facts.embedding_rows is not None and facts.embedding_rows < facts.vocabulary:
+        problems.append(f"its embedding has {facts.embedding_rows} rows < its vocabulary of {facts.vocabulary} tokens")
     return problems
+
+
+def differences(facts: GgufFacts, source: GgufFacts) -> list[str]:
+    """Return where a quantised file is another model than the F32 file it was made of."""
+    pairs = {name: (getattr(facts, name), getattr(source, name)) for name in _THE_SAME}
+    return [
+        f"its {_THE_SAME[name]} {mine}, the F32 file's {theirs}" if name in _SHOWN else f"its {_THE_SAME[name]} other"
+        for name, (mine, theirs) in pairs.items()
+        if mine != theirs
+    ]
 
 
 def _open(path: Path) -> Any:
@@ -94,6 +128,14 @@ def _facts(reader: Any, nominal: frozenset[str]) -> GgufFacts:
         vocabulary=_length(reader, "tokenizer.ggml.tokens") or 0,
         merges=_length(reader, "tokenizer.ggml.merges"),
         has_chat_template=bool(_value(reader, "tokenizer.chat_template")),
+        layout=digest_of(sorted((str(t.name), [int(size) for size in t.shape]) for t in reader.tensors)),
+        embedding_rows=next((int(t.shape[-1]) for t in reader.tensors if t.name == "token_embd.weight"), None),
+        special_tokens={
+            key: str(field.contents())
+            for key, field in sorted(reader.fields.items())
+            if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
+        },
+        chat_template=digest_of(_value(reader, "tokenizer.chat_template")),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from core.contract import Contract
 from core.data.record import TokenisedRow
 from core.events import OnEvent, ignore
+from core.export.chat_format import ChatFormat
 from core.worker_process import call
 
 # what tokenizers stumble over: white space, digits, case, accents, other scripts, emoji, combining marks, code
@@ -38,14 +39,28 @@ class ReferenceText(Contract):
     ids: tuple[int, ...]
 
 
+class GreedyAnswer(Contract):
+    """A greedy answer: the prompt's ids, the answer's, and how far the best logit lay above the next at each of its tokens."""
+
+    prompt: tuple[int, ...]
+    ids: tuple[int, ...]
+    margins: tuple[float, ...]
+
+
 class MergeResult(Contract):
-    """The merged model's held-out loss (nats per completion token, weights as saved), its type, and its tokenizer's word."""
+    """The merged model's held-out loss (nats per completion token, weights as saved), its type, and its tokenizer's word.
+
+    `dtype` is of the weights as saved, `measured_in` of the computation.
+    """
 
     held_out_loss: float
+    measured_in: str = "float32"
     dtype: str
     parameters: int
     has_chat_template: bool
     texts: tuple[ReferenceText, ...]
+    greedy: tuple[GreedyAnswer, ...] = ()
+    chat: ChatFormat | None = None
 
 
 def merge(request: MergeRequest, scratch: Path, on_event: OnEvent = ignore, *, timeout_s: float) -> MergeResult:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from jinja2 import TemplateError
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from core.contract import Stage
 from core.data.record import TokenisedRow
 from core.errors import DataError
 from core.events import OnEvent, Progress
-from core.export.merge import MergeRequest, MergeResult, ReferenceText
+from core.export.chat_format import ChatFormat, chat_format
+from core.export.merge import GreedyAnswer, MergeRequest, MergeResult, ReferenceText
 from core.worker_process import main
 
+_GREEDY_PROMPTS = 8
+_GREEDY_TOKENS = 32
 # what belongs to a tokenizer; copied byte for byte, because a tokenizer that is loaded and saved again may change
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -43,13 +54,16 @@ def work(request: MergeRequest, _folder: Path, on_event: OnEvent) -> MergeResult
     del merged
     _copy_tokenizer(base, target)
     on_event(Progress(stage=Stage.EXPORT, task="merge", done=2, total=2, unit="steps"))
-    tokenizer = AutoTokenizer.from_pretrained(target)
+    tokenizer, model = AutoTokenizer.from_pretrained(target), _reloaded(target)
     return MergeResult(
-        held_out_loss=_held_out_loss(_reloaded(target), request.rows, on_event),
+        held_out_loss=_held_out_loss(model, request.rows, on_event),
+        measured_in=str(model.dtype).removeprefix("torch."),
         dtype=str(dtype).removeprefix("torch."),
         parameters=parameters,
         has_chat_template=bool(tokenizer.chat_template),
         texts=_reference(tokenizer, request.texts),
+        greedy=tuple(_greedy(model, row) for row in request.rows[:_GREEDY_PROMPTS]),
+        chat=_chat(tokenizer),
     )
 
 
@@ -85,6 +99,34 @@ def _reference(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tupl
     shown = [*texts, *(str(tokenizer.apply_chat_template(t, tokenize=False, add_generation_prompt=True)) for t in turns)]
     encoded = tokenizer(shown, add_special_tokens=False)["input_ids"]
     return tuple(ReferenceText(text=text, ids=tuple(ids)) for text, ids in zip(shown, encoded, strict=True))
+
+
+def _chat(tokenizer: PreTrainedTokenizerBase) -> ChatFormat | None:
+    def render(messages: Sequence[Mapping[str, str]], *, answering: bool) -> str:
+        chat = [dict(message) for message in messages]
+        try:
+            return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=answering))
+        except TemplateError as error:
+            raise ValueError(str(error)) from error
+
+    return chat_format(render) if tokenizer.chat_template else None
+
+
+@torch.inference_mode()
+def _greedy(model: PreTrainedModel, row: TokenisedRow) -> GreedyAnswer:
+    prompt = row.input_ids[: row.completion_mask.index(1)]
+    plainly = GenerationConfig(
+        do_sample=False, max_new_tokens=_GREEDY_TOKENS, eos_token_id=model.generation_config.eos_token_id
+    )
+    told = model.generate(
+        torch.tensor([prompt], device=model.device), plainly, output_logits=True, return_dict_in_generate=True
+    )
+    best = [logits[0].float().topk(2).values for logits in told.logits]
+    return GreedyAnswer(
+        prompt=prompt,
+        ids=tuple(told.sequences[0, len(prompt) :].tolist()),
+        margins=tuple(float(first - second) for first, second in best),
+    )
 
 
 @torch.inference_mode()

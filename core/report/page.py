@@ -16,13 +16,14 @@ from core.report.templating import fill
 
 
 class Section(Contract):
-    """A part of a page; `code` is something to copy, `folded` something long that opens on a click."""
+    """A part of a page; `code` is something to copy, in `language`, `folded` something long that opens on a click."""
 
     heading: str
     text: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
     code: str = ""
+    language: Literal["json", "sh", "text"] = "json"
     folded: str = ""
 
 

@@ -52,7 +52,7 @@ _COMMANDS = {
         "data": ("data:app", "Validate a file of prompts; its card, its versions, its review"),
         "label": ("label:app", "Let the teacher answer the prompts; serve a teacher where there is no endpoint"),
         "train": ("stages:train", "Train the student"),
-        "export": ("stages:export", "Merge, convert and quantise the student"),
+        "export": ("export:app", "Merge, convert and quantise the student; what each file is worth"),
         "bench": ("stages:bench", "Measure the quantisations on the device"),
         "ingest": ("stages:ingest", "Write the measurements into the database"),
     },

@@ -10,7 +10,6 @@ _DEFAULT_CHOICE = Choice()
 _DEFAULT_COMMON = Common()
 
 train = App(name="train")
-export = App(name="export")
 bench = App(name="bench")
 ingest = App(name="ingest")
 
@@ -45,12 +44,6 @@ def run_stage(name: str, choice: Choice, common: Common, *, anew: bool = False, 
 def _train(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
     """Train the student; goes on at the last verified checkpoint."""
     run_stage("train", choice, common)
-
-
-@export.default
-def _export(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
-    """Merge the adapter, convert to GGUF and quantise."""
-    run_stage("export", choice, common)
 
 
 @bench.default

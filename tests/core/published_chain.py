@@ -13,6 +13,7 @@ from core.nouns import (
     Adapter,
     BenchmarkRun,
     Dataset,
+    Divergence,
     EnvReport,
     GgufModel,
     HostFacts,
@@ -169,6 +170,11 @@ def measurement(quantisation: str, test: str, tps: float, origin: Origin = Origi
     )  # fmt: skip
 
 
+DIVERGENCE = Divergence.model_validate(
+    {**dict.fromkeys(Divergence.model_fields, 1.0), "n_ctx": 128, "chunks": 8, "kl_mean": 0.004}
+)
+
+
 def chain(workspace: Workspace, prompt: str = "hello") -> tuple[GgufModel, BenchmarkRun]:
     """Publish everything up to one benchmark run."""
     gguf = gguf_model(workspace, adapter(workspace, labeled(workspace, dataset(workspace, prompt))))
@@ -178,7 +184,7 @@ def chain(workspace: Workspace, prompt: str = "hello") -> tuple[GgufModel, Bench
 def _quantisation(name: str, bits: float, loss: float) -> Quantisation:
     return Quantisation(
         type=name, path=f"tiny-{name}.gguf", bytes=int(bits * 1e7), bits_per_weight=bits, fallback_tensors=0, held_out_loss=loss,
-        sample="Hello there",
+        sample="Hello there", divergence=DIVERGENCE,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -29,9 +30,18 @@ def killed_and_finished(job: WholeJob, finished: Finished, stages: list[str]) ->
     assert not job.workspace.journal.exists()
 
 
-def test_a_run_killed_in_two_stages_ends_as_if_nothing_had_been(finished: Finished, tmp_path: Path) -> None:
-    job = WholeJob(finished.job.profile, tmp_path / "workspace", finished.job.environment)
+def untrained(finished: Finished, folder: Path) -> WholeJob:
+    """Return the finished job without its adapter and its pointer; what comes after is reused if the same adapter comes again."""
+    job = finished.copy(folder / "workspace")
+    shutil.rmtree(job.root / "artifacts" / "train")
+    (job.root / "current" / "small.json").unlink()
+    return job
+
+
+def test_a_run_killed_in_training_and_in_promoting_ends_as_if_nothing_had_been(finished: Finished, tmp_path: Path) -> None:
+    job = untrained(finished, tmp_path)
     killed_and_finished(job, finished, ["train", "promote"])
+    assert {"label", "export"} <= set(job.finish()["run"]["reused"])
 
 
 @pytest.mark.full
@@ -57,6 +67,6 @@ def _belongs_to(process: psutil.Process, job: WholeJob) -> bool:
 def test_a_run_that_is_asked_to_stop_does_so_and_goes_on_later(
     finished: Finished, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    job = WholeJob(finished.job.profile, tmp_path / "workspace", finished.job.environment)
+    job = untrained(finished, tmp_path)
     assert job.kill_at(KILLS["train"], number) == status
     killed_and_finished(job, finished, [])

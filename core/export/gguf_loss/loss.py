@@ -11,7 +11,7 @@ from core.contract import Contract
 from core.data.record import TokenisedRow
 from core.errors import GateRefused, ProcessFailed
 from core.events import OnEvent, ignore
-from core.export.merge import ReferenceText
+from core.export.merge import GreedyAnswer, ReferenceText
 from core.toolchain import Toolchain
 from core.worker_process import call
 
@@ -23,17 +23,22 @@ class TrialRequest(Contract):
     toolchain: Toolchain
     rows: tuple[TokenisedRow, ...]
     texts: tuple[ReferenceText, ...]
+    greedy: tuple[GreedyAnswer, ...] = ()
     answer_tokens: int
 
 
 class Trial(Contract):
-    """What a file did; the loss is in nats per completion token, None when it is not a finite number."""
+    """What a file did; the loss is in nats per completion token, None when it is not a finite number.
+
+    `splits` has, for each greedy answer the file would go on otherwise, the reference's margin at that token.
+    """
 
     held_out_loss: float | None
     sample: str
     texts: int
     tokenizer_mismatches: int
     first_mismatch: str | None
+    splits: tuple[float, ...] = ()
 
 
 def run_trial(request: TrialRequest, scratch: Path, on_event: OnEvent = ignore, *, timeout_s: float) -> Trial:

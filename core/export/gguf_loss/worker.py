@@ -17,6 +17,7 @@ from core.data.record import TokenisedRow
 from core.errors import GateRefused
 from core.events import OnEvent, Progress
 from core.export.gguf_loss.loss import Trial, TrialRequest
+from core.export.merge import GreedyAnswer
 from core.worker_process import main
 
 Logits = npt.NDArray[np.float64]
@@ -107,7 +108,8 @@ def work(request: TrialRequest, _folder: Path, on_event: OnEvent) -> Trial:
     toolchain.use_libraries(request.toolchain)
     gguf = Path(request.gguf)
     longest = max(len(row.input_ids) for row in request.rows)
-    runner = _Runner(gguf, longest + request.answer_tokens)
+    answers = max((len(answer.ids) for answer in request.greedy), default=0)
+    runner = _Runner(gguf, longest + max(request.answer_tokens, answers))
     _check_ids(runner, request.rows, gguf.name)
     differing = [ref.text for ref in request.texts if runner.tokenise(ref.text) != list(ref.ids)]
     loss = _held_out_loss(runner, request.rows, gguf.name, on_event)
@@ -117,6 +119,7 @@ def work(request: TrialRequest, _folder: Path, on_event: OnEvent) -> Trial:
         texts=len(request.texts),
         tokenizer_mismatches=len(differing),
         first_mismatch=differing[0][:80] if differing else None,
+        splits=tuple(margin for answer in request.greedy if (margin := _split(runner, answer)) is not None),
     )
 
 
@@ -142,6 +145,16 @@ def _held_out_loss(runner: _Runner, rows: Sequence[TokenisedRow], name: str, on_
 def _surprise(logits: Logits, token: int) -> float:
     top = logits.max()
     return float(top + np.log(np.exp(logits - top).sum()) - logits[token])
+
+
+def _split(runner: _Runner, answer: GreedyAnswer) -> float | None:
+    """Return the reference's margin where the file's best token is first another, None where it never is."""
+    ids = [*answer.prompt, *answer.ids[:-1]]
+    logits = runner.decode(ids, 0, range(len(answer.prompt) - 1, len(ids)))
+    found = (
+        margin for at, token, margin in zip(logits, answer.ids, answer.margins, strict=True) if int(at.argmax()) != token
+    )
+    return next(found, None)
 
 
 def _answer(runner: _Runner, row: TokenisedRow, limit: int) -> str:

@@ -188,6 +188,7 @@ def test_every_kind_of_incomplete_installation_is_mended_and_put_back(broken: tu
     assert tree(python) == listing
 
 
+@pytest.mark.full
 def test_an_installation_killed_in_the_middle_is_rolled_back(python: Path, tmp_path: Path, wheelhouse: Path) -> None:
     venvs.put(python, "beta==1.0", source=wheelhouse)
     before, listing = venvs.freeze(python), tree(python)

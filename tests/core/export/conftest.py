@@ -26,6 +26,26 @@ ANSWERS = (
     ("What does open do?", "It opens a file and returns a file object."),
     ("What does sorted return?", "A new list with the items in ascending order."),
     ("What does os.getcwd return?", "The current working directory as a string."),
+    ("What does zip do?", "It iterates over several iterables in parallel and stops at the shortest of them."),
+    ("What does str.split return?", "A list of the words in the string, cut at the separator that was given."),
+    ("What does abs return?", "The absolute value of a number, which may be an integer or a float."),
+    (
+        "What does os.walk do?",
+        "It yields, for every folder below one, its path, the names of its folders and those of its files.",
+    ),
+    (
+        "What does str.join do?",
+        "It puts strings together into one, with the string it is called on between each two of them.",
+    ),
+    (
+        "What does dict.get return?",
+        "The value that belongs to a key, or a default where the key is not there; it never raises.",
+    ),
+    (
+        "What does print do?",
+        "It writes its arguments as text to a stream, with a space between them and a line break at the end.",
+    ),
+    ("What does enumerate do?", "It counts the items of an iterable and gives each one beside its number."),
 )
 ROWS = tuple(
     LabeledRow(
@@ -88,5 +108,5 @@ def _build_adapter(base: Path, target: Path, labels: Path, steps: int) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_trained(tiny_smollm_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A tiny Llama with SmolLM2's tokenizer that has learned its four answers, so that coarse weights hurt it."""
-    return publish_adapter(tmp_path_factory.mktemp("tiny-trained"), tiny_smollm_student, steps=60)
+    """A tiny Llama with SmolLM2's tokenizer that has learned its answers, so that coarse weights hurt it."""
+    return publish_adapter(tmp_path_factory.mktemp("tiny-trained"), tiny_smollm_student, steps=180)

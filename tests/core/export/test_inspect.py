@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.errors import GateRefused
-from core.export.inspect import read_gguf, structure_problems
+from core.export.inspect import differences, read_gguf, structure_problems
 
 
 def write_gguf(path: Path, *, merges: bool = True, chat_template: bool = True, tensors: bool = True) -> Path:
@@ -130,3 +130,33 @@ def test_a_changed_byte_in_the_header_never_ends_in_a_traceback(tmp_path: Path, 
     path.write_bytes(broken)
     with suppress(GateRefused):
         read_gguf(path, "Q4_0")
+
+
+def test_a_file_that_is_another_model_than_its_source_is_told_in_what(tmp_path: Path) -> None:
+    source = read_gguf(write_gguf(tmp_path / "source.gguf"), "Q4_0")
+    assert differences(source, source) == []
+    other = read_gguf(write_gguf(tmp_path / "other.gguf", merges=False, chat_template=False), "Q4_0")
+    assert differences(other, source) == ["its number of merges is None, the F32 file's 1", "its chat template is other"]
+    moved = source.model_copy(update={"layout": "x", "tokenizer_pre": "default", "special_tokens": {"bos": "3"}})
+    assert differences(moved, source) == [
+        "its pre-tokenizer is default, the F32 file's smollm",
+        "its special tokens are {'bos': '3'}, the F32 file's {}",
+        "its tensors' names or shapes are other",
+    ]
+
+
+def test_an_embedding_with_fewer_rows_than_tokens_is_a_problem(tmp_path: Path) -> None:
+    facts = read_gguf(write_gguf(tmp_path / "whole.gguf"), "Q4_0")
+    assert facts.embedding_rows == 64
+    assert structure_problems(facts, wants_chat_template=True) == []
+    small = facts.model_copy(update={"vocabulary": 65})
+    assert structure_problems(small, wants_chat_template=True) == [
+        "its embedding has 64 rows < its vocabulary of 65 tokens"
+    ]
+
+
+def test_parts_of_a_type_that_was_asked_for_did_not_fall_back(tmp_path: Path, whole: bytes) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(whole)
+    assert read_gguf(path, "Q4_0").fallback_tensors == 1
+    assert read_gguf(path, "Q4_0", frozenset({"Q5_0"})).fallback_tensors == 0

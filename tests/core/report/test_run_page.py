@@ -45,6 +45,7 @@ def test_the_closing_table_says_size_loss_speed_origin_and_verdict_of_every_file
     table = closing_table(workspace, gguf, run)
     assert table.column("quantisation") == ("Q8_0", "Q4_0", "Q4_K_M")
     assert table.column("held_out_loss") == (1.40, 1.62, 3.2)
+    assert table.column("kl_mean") == (0.004, 0.004, 0.004)
     assert table.column("pp_tps") == (120.0, 180.0, None)
     assert table.column("tg_tps") == (15.5, None, None)
     assert table.column("origin") == ("measured", "measured", None)
@@ -52,7 +53,7 @@ def test_the_closing_table_says_size_loss_speed_origin_and_verdict_of_every_file
         "failed: tg_tps.Q8_0 15.5, limit >= 20", "passed", "rejected: held_out_loss 3.2, limit <= 1.89",
     )  # fmt: skip
     assert table.column("file") == ("tiny-Q8_0.gguf", "tiny-Q4_0.gguf", "not kept")
-    assert [column.title for column in table.columns][4:6] == ["pp128", "tg32"]
+    assert [column.title for column in table.columns][5:7] == ["pp128", "tg32"]
     assert "base 1.5000, adapter 1.3900 (-0.1100)" in table.notes[0]
     assert "Q4_0 tg32 was not measured: llama-bench ended with signal SIGKILL" in table.notes
 
@@ -65,7 +66,7 @@ def test_the_closing_table_takes_the_shallowest_test_and_tells_a_limit_nobody_me
     judged = run.model_copy(update={"verdict": Verdict(passed=False, failures=(failure,))})
     table = closing_table(workspace, gguf, judged)
     assert table.column("tg_tps")[0] == 30.0
-    assert table.columns[5].title == "tg"
+    assert table.columns[6].title == "tg"
     assert table.column("verdict")[0] == "failed: pp_tps.Q8_0 not measured, limit >= 10"
 
 

@@ -42,6 +42,7 @@ def test_a_folder_on_this_machine_is_taken_as_it_is(tiny_student):
     assert student.folder(card) == tiny_student
 
 
+@pytest.mark.full
 @pytest.mark.model
 def test_an_unfinished_folder_in_the_cache_is_made_anew_and_then_reused(default_gguf, monkeypatch):
     monkeypatch.setattr(student, "MATERIALISE_VERSION", -1)  # a place of its own in the cache

@@ -157,6 +157,7 @@ def decisions_of(content: Path, kind: str) -> list[dict]:
     return [record for record in records if record["decision"] == kind]
 
 
+@pytest.mark.full
 def test_kill_9_ends_with_the_same_losses_and_the_same_bytes(undisturbed, killed, tmp_path):
     case = copy_of(killed, tmp_path)
     adapter = case.finish()

@@ -1,0 +1,99 @@
+"""The files of a model beside each other: a table of what each is worth, which no other beats, and two plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.nouns import GgufModel, UnprovenQuantisation
+from core.report.charts import Chart, Record, scatter
+from core.report.page import Page, Section
+from core.report.table import Cell, Column, Table
+
+MEANING = (
+    "Held-out loss: nats per token of the held-out answers, lower is better. KL divergence: how far the next-token "
+    "probabilities are from those of the unquantised (F32) file, in nats a token over the held-out texts, 0 is none. "
+    "Same best token: how often both files expect the same token. Bits per weight are counted in the file."
+)
+_MIB = 1 << 20
+_COLUMNS = (
+    Column(key="type", title="type"),
+    Column(key="size_mib", title="size", unit="MiB", digits=1, align="right"),
+    Column(key="bits_per_weight", title="bits per weight", digits=2, align="right"),
+    Column(key="held_out_loss", title="held-out loss", digits=4, align="right"),
+    Column(key="kl_mean", title="KL divergence", digits=4, align="right"),
+    Column(key="perplexity_ratio", title="perplexity / F32's", digits=3, align="right"),
+    Column(key="same_top_percent", title="same best token", unit="%", digits=1, align="right"),
+    Column(key="unbeaten", title="no other beats it"),
+    Column(key="verdict", title="verdict"),
+    Column(key="file", title="file", optional=True),
+)
+
+
+def unbeaten(files: Sequence[UnprovenQuantisation]) -> frozenset[str]:
+    """Return the types of the files of which none other is at least as small and as good, and better in one."""
+    return frozenset(file.type for file in files if not any(_beats(other, file) for other in files))
+
+
+def _beats(one: UnprovenQuantisation, other: UnprovenQuantisation) -> bool:
+    pairs = [(one.bytes, other.bytes), (one.held_out_loss, other.held_out_loss)]
+    if one.divergence and other.divergence:
+        pairs.append((one.divergence.kl_mean, other.divergence.kl_mean))
+    known = [(mine, theirs) for mine, theirs in pairs if mine is not None and theirs is not None]
+    no_worse = len(known) == len(pairs) and all(mine <= theirs for mine, theirs in known)
+    return no_worse and any(mine < theirs for mine, theirs in known)
+
+
+def quantisations_table(gguf: GgufModel) -> Table:
+    """Return a row a file, the rejected ones with their reasons."""
+    best = unbeaten(gguf.quantisations)
+    rows = [(*figures(file), "yes" if file.type in best else "no", "kept", file.path) for file in gguf.quantisations]
+    rows += [(*figures(one.quantisation), None, "rejected: " + "; ".join(one.reasons), None) for one in gguf.rejected]
+    merged = f"before quantisation the held-out loss is {gguf.reference_held_out_loss:.4f}"
+    title = f"{gguf.student.name}, export {gguf.artifact_id}"
+    return Table(title=title, columns=_COLUMNS, rows=tuple(rows), notes=(merged, *_unmeasured(gguf), MEANING))
+
+
+def figures_columns() -> tuple[Column, ...]:
+    """Return the columns of `figures`."""
+    return _COLUMNS[:7]
+
+
+def figures(file: UnprovenQuantisation) -> tuple[Cell, ...]:
+    """Return what a file is worth: type, MiB, bits, loss, KL divergence, perplexity ratio, same best token in percent."""
+    far = file.divergence
+    return (
+        file.type,
+        file.bytes / _MIB,
+        file.bits_per_weight,
+        file.held_out_loss,
+        far.kl_mean if far else None,
+        far.perplexity_ratio if far else None,
+        100 * far.same_top_share if far else None,
+    )
+
+
+def _unmeasured(gguf: GgufModel) -> tuple[str, ...]:
+    if any(file.divergence for file in gguf.quantisations):
+        return ()
+    return ("no divergence was measured: the held-out texts are too short, or llama-perplexity ended on the F32 file",)
+
+
+def quantisations_page(gguf: GgufModel) -> Page:
+    """Return the table with its plots as a page."""
+    best = sorted(unbeaten(gguf.quantisations), key=[file.type for file in gguf.quantisations].index)
+    section = Section(heading="Files", tables=(quantisations_table(gguf),), charts=tuple(_charts(gguf)))
+    lead = f"No other file beats {', '.join(best)} in size, loss and divergence at once." if best else "No file was kept."
+    return Page(title=gguf.student.name, lead=lead, facts=(("export", gguf.artifact_id),), sections=(section,))
+
+
+def _charts(gguf: GgufModel) -> list[Chart]:
+    losses = [(file, file.held_out_loss) for file in gguf.quantisations]
+    far = [(file, file.divergence.kl_mean) for file in gguf.quantisations if file.divergence]
+    drawn = [("Held-out loss by size", "nats per token", losses), ("KL divergence by size", "nats a token", far)]
+    return [_chart(title, unit, points) for title, unit, points in drawn if len(points) > 1]
+
+
+def _chart(title: str, unit: str, points: Sequence[tuple[UnprovenQuantisation, float]]) -> Chart:
+    records: list[Record] = [{"type": file.type, "mib": file.bytes / _MIB, "worth": worth} for file, worth in points]
+    caption = "Further left is smaller, further down is better."
+    return scatter(title, caption, records, x=("mib", "size, MiB"), y=("worth", unit), label=("type", "type"))

@@ -1,0 +1,65 @@
+"""`edgekiln export`: make the GGUF files; show what each is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from flows.cli.session import Choice, Common, answer_table, named_path, shelf, write_named
+from flows.cli.stages import run_stage
+
+if TYPE_CHECKING:
+    from core.nouns import GgufModel
+    from core.workspace import Workspace
+
+_DEFAULT_CHOICE = Choice()
+_DEFAULT_COMMON = Common()
+
+app = App(name="export")
+
+
+@app.default
+def _export(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
+    """Merge the adapter, convert to GGUF and quantise."""
+    run_stage("export", choice, common)
+
+
+@app.command
+def table(
+    artifact: str | None = None,
+    *,
+    html: Annotated[Path | None, Parameter(converter=named_path)] = None,
+    common: Common = _DEFAULT_COMMON,
+) -> None:
+    """Show the files of an export beside each other: size, bits per weight, loss, divergence, and which none other beats.
+
+    Parameters
+    ----------
+    artifact
+        The export's id; else the newest
+    html
+        Also write them, with plots, as a page that needs no network
+    """
+    from core.report.page import page_html
+    from core.report.quantisations import quantisations_page, quantisations_table
+
+    found = _found(shelf(common), artifact)
+    if html is not None:
+        write_named(html, page_html(quantisations_page(found)))
+    answer_table(common, quantisations_table(found))
+
+
+def _found(workspace: Workspace, artifact: str | None) -> GgufModel:
+    from core.contract import Stage
+    from core.errors import ArtifactMissing
+    from core.nouns import GgufModel
+    from core.workspace import artifacts, read_manifest
+
+    if artifact is not None:
+        return read_manifest(workspace, Stage.EXPORT, artifact, GgufModel)
+    exports = [one for one in artifacts(workspace, Stage.EXPORT) if isinstance(one, GgufModel)]
+    if not exports:
+        raise ArtifactMissing(f"no export lies in {workspace.root}", remedy="Make one: edgekiln export, or edgekiln run.")
+    return max(exports, key=lambda one: one.created_at)
