@@ -10,6 +10,9 @@ from cyclopts import Parameter, validators
 from flows.cli.session import Common, answer, drawn, shelf
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from core.label.entries import State
     from core.label.status import LabelStatus
     from core.report.table import Table
 
@@ -20,18 +23,25 @@ _MOST_SHOWN = 100_000
 
 def status(*, common: Common = _DEFAULT_COMMON) -> None:
     """Show how the newest labelling stands: done, waiting, failed, tokens, cost, rate, and when it will be done."""
-    from core.label.ledger import existing_ledger
+    from core.label.ledger import read_ledger
     from core.label.status import status as read_status
     from core.runs import is_held
 
     workspace = shelf(common)
-    with existing_ledger(workspace.ledger("label")) as ledger:
-        found = read_status(ledger)
+    with read_ledger(workspace.ledger("label")) as ledger:
+        found, counts = read_status(ledger), ledger.counts()
     if found is None:
-        return answer(common, None, "no labelling has asked a teacher yet")
+        return answer(common, None, _without_session(counts))
     running = found.session.ended is None and is_held(workspace)
     document = found.model_dump(mode="json") | {"running": running}
     return answer(common, document, drawn(_table(found, running=running)))
+
+
+def _without_session(counts: Mapping[State, int]) -> str:
+    if not any(counts.values()):
+        return "no labelling has asked a teacher yet"
+    told = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return f"an earlier edgekiln wrote this ledger and kept no account of sessions; its requests: {told}"
 
 
 def _table(found: LabelStatus, *, running: bool) -> Table:
@@ -87,11 +97,11 @@ def failed(
     from itertools import islice
 
     from core.label.aside import newest_aside
-    from core.label.ledger import existing_ledger
+    from core.label.ledger import read_ledger
     from core.report.table import Column, Table
 
     workspace = shelf(common)
-    with existing_ledger(workspace.ledger("label")) as ledger:
+    with read_ledger(workspace.ledger("label")) as ledger:
         requests = ledger.failed(show)
     rows = list(islice(newest_aside(workspace), show))
     columns = (Column(key="code", title="code"), Column(key="why", title="why"), Column(key="asked", title="asked"))
@@ -144,7 +154,7 @@ def export(output: Path, *, common: Common = _DEFAULT_COMMON) -> None:
         File to write
     """
     from core.errors import UsageError
-    from core.label.ledger import existing_ledger
+    from core.label.ledger import read_ledger
     from core.label.ledger_export import ENDINGS, export_ledger
 
     if output.suffix not in ENDINGS:
@@ -153,6 +163,6 @@ def export(output: Path, *, common: Common = _DEFAULT_COMMON) -> None:
         )
     if not output.parent.is_dir():
         raise UsageError(f"{output}: the folder {output.parent} is not there", remedy="Make it, or name another file.")
-    with existing_ledger(shelf(common).ledger("label")) as ledger:
+    with read_ledger(shelf(common).ledger("label")) as ledger:
         count = export_ledger(ledger, output)
     answer(common, {"requests": count, "file": str(output)}, f"{count} requests written to {output}")

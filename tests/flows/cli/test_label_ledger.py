@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -86,6 +87,30 @@ def test_a_retry_discards_answers_and_the_next_labelling_asks_them_anew(
     assert status == 2
     assert "no-such-code" in err
     assert len(server.sent) == before
+
+
+@pytest.mark.parametrize("words", [("status",), ("failed",), ("export", "all.parquet")])
+def test_who_only_looks_changes_nothing_in_the_workspace(
+    call, labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def files() -> dict[Path, tuple[bytes, int]]:
+        found = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in labeled.rglob("*") if path.is_file()}
+        return {path: found[path] for path in found if not path.name.endswith(("-wal", "-shm"))}
+
+    before = files()
+    assert call(*words)[0] == 0
+    assert files() == before
+
+
+def test_the_status_of_a_ledger_from_before_there_were_sessions_tells_its_requests(call, labeled: Path) -> None:
+    connection = sqlite3.connect(labeled / "ledger" / "label.sqlite")
+    connection.execute("DROP TABLE sessions")
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    status, out, _ = call("status")
+    assert (status, "12 answered, 1 failed" in out) == (0, True)
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
