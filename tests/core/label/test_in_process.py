@@ -27,6 +27,7 @@ from core.label.ask import first_request
 from core.label.label import label
 from core.label.request import Reply, Request
 from core.label.teachers import Trouble
+from core.label.tool_calls import unseen_tools
 
 pytestmark = pytest.mark.model
 
@@ -248,6 +249,11 @@ def test_a_template_that_refuses_the_messages_is_a_trouble_of_that_row_alone(
         code="teacher-refused",
     )
     assert isinstance(outcomes[bare.key], Reply)
+
+
+def test_a_row_whose_tools_the_chat_template_leaves_out_is_not_asked(teacher, asked) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    assert _answer(teacher, asked[0].model_copy(update={"tools": (tool,)})) == unseen_tools()
 
 
 def test_ctrl_c_ends_it_between_two_tokens(toolchain, default_gguf, asked) -> None:
