@@ -49,9 +49,8 @@ def _table(found: LabelStatus, *, running: bool) -> Table:
     from core.report.table import Column, Table
 
     session, spent, rate = found.session, found.spent, found.rate
-    state = "running" if running else session.ended or "killed; run edgekiln label to go on"
     rows = [
-        ("state", state),
+        ("state", "running" if running else _ended(found)),
         ("teacher", session.teacher),
         ("began", utc(session.started_at)),
         ("questions", session.questions),
@@ -64,11 +63,21 @@ def _table(found: LabelStatus, *, running: bool) -> Table:
         ("completion tokens", spent.completion_tokens),
         ("cost", f"{spent.cost:.4f} for {spent.priced} answers" if spent.priced else "unknown: label.prices is not set"),
         ("answers a second of late", f"{rate.mean:.2f} ({rate.lowest:.2f} to {rate.highest:.2f})" if rate else None),
-        ("time to the end", _range(found) if found.waiting else None),
+        ("time to the end", _range(found) if found.waiting and running else None),
     ]
     columns = (Column(key="fact", title="fact"), Column(key="value", title="value"))
     told = tuple(row for row in rows if row[1] is not None)
     return Table(title=f"Labelling {session.artifact_id}", columns=columns, rows=told)
+
+
+def _ended(found: LabelStatus) -> str:
+    """Return how a session that does not run came to its end."""
+    ended = found.session.ended
+    if ended == "done":
+        given_up = "given up, as more rows stay without an answer than label.max_failed_share allows"
+        return given_up if found.waiting else "done"
+    how = {None: "killed", "budget": "stopped at its budget", "KeyboardInterrupt": "stopped by Ctrl-C"}
+    return f"{how.get(ended, f'ended by {ended}')}; edgekiln label goes on with it"
 
 
 def _range(found: LabelStatus) -> str:
