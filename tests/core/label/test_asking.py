@@ -22,10 +22,10 @@ def test_questions_get_their_places_in_order_though_many_wait(
     monkeypatch.setattr(pace, "_WORTH", 1e9)  # a step up never pays, so that most have to wait
     server.otherwise = step(wait_s=0.01)
     config = LabelConfig(teacher="qwen3-8b", backend="openai", base_url=server.base_url, concurrency=64)
-    label(make_dataset(workspace, make_rows(160)), config, workspace)
+    label(make_dataset(workspace, make_rows(200)), config, workspace)
     came = [int(sent.last.split()[1].rstrip("?")) for sent in server.sent]
-    # those that have places side by side may overtake each other on their way
-    assert max(abs(number - place) for place, number in enumerate(came)) <= 2 * pace.START
+    # some that have places side by side overtake each other on their way; without an order some come 170 places late
+    assert max(abs(number - place) for place, number in enumerate(came)) <= 50
 
 
 @pytest.fixture

@@ -277,6 +277,18 @@ def test_ctrl_c_ends_it_between_two_tokens(toolchain, default_gguf, asked) -> No
     assert time.perf_counter() - sent < 5
 
 
+def test_no_python_runs_inside_llama_cpp_where_a_ctrl_c_would_be_lost(teacher, asked) -> None:
+    ran: set[str] = set()
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, _event, _arg: ran.add(frame.f_code.co_name))
+    try:
+        _answer(teacher, asked[0])
+    finally:
+        sys.setprofile(before)
+    assert "_decode" in ran
+    assert "llama_log_callback" not in ran
+
+
 def test_the_stage_labels_with_the_packaged_model(workspace, events, toolchain, make_dataset, make_rows) -> None:
     rows = make_rows(4, system=SYSTEM, context=DOCS["os.path.basename"])
     config = LabelConfig(teacher="smollm2-135m-instruct", max_tokens=24, context_distillation=True, max_failed_share=1)
