@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 from core.errors import ArtifactError, ArtifactMissing
@@ -20,6 +21,7 @@ from core.label.request import Reply, Request
 _SCHEMA_VERSION = 3
 _BUSY_TIMEOUT_S = 30.0
 _READ_AT_ONCE = 500
+_BESIDE_BYTES = 1 << 16  # the -shm has 32 KiB at first
 _REQUESTS = """
 CREATE TABLE IF NOT EXISTS requests (
     key TEXT PRIMARY KEY,
@@ -271,16 +273,22 @@ def existing_ledger(path: Path) -> Iterator[Ledger]:
 def read_ledger(path: Path) -> Iterator[Ledger]:
     """Open a ledger that is there to read alone, of this version or an older one; ArtifactMissing, ArtifactError.
 
-    The file is not changed, and who writes it is not held up. SQLite may put its `-wal` and `-shm` beside it; where it
-    may not, and none are there, nobody else writes it either.
+    The file is not changed, and who writes it is not held up. SQLite may put its `-wal` and `-shm` beside it.
     """
     _must_exist(path)
-    sealed = not (os.access(path.parent, os.W_OK, effective_ids=True) or Path(f"{path}-wal").exists())
-    with _connected(path, f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if sealed else ''}") as connection:
+    with _connected(path, f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if _is_sealed(path) else ''}") as connection:
         with sqlite_errors(path):
             if _version_of(connection, path) < _SCHEMA_VERSION:
                 _show_as_newest(connection)
         yield Ledger(connection, path)
+
+
+def _is_sealed(path: Path) -> bool:
+    """Say whether a ledger lies where nothing can be put beside it and nothing is: nobody can write it then."""
+    with sqlite_errors(path):
+        shut = not os.access(path.parent, os.W_OK, effective_ids=True) or disk_usage(path.parent).free < _BESIDE_BYTES
+        beside = Path(f"{path}-wal")
+        return shut and not (beside.exists() and beside.stat().st_size)
 
 
 def _must_exist(path: Path) -> None:

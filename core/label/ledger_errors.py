@@ -51,7 +51,7 @@ def _meaning(path: Path, code: int, told: str) -> EdgekilnError:
 def _full(path: Path) -> DiskFull:
     return DiskFull(
         f"no space left on the device that holds {path}",
-        remedy="Free some space, then run the same command again: no answer is lost.",
+        remedy="Free some space, then run the same command again: every answer that was written down is kept.",
     )
 
 

@@ -151,6 +151,15 @@ def test_a_ledger_that_may_not_be_written_is_read(shut_folder: Path) -> None:
     assert [each.name for each in shut_folder.iterdir()] == ["l.sqlite"]
 
 
+def test_a_ledger_on_a_full_disk_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _written(tmp_path / "l.sqlite")
+    (tmp_path / "l.sqlite-wal").touch()  # one that SQLite could begin but not go on with
+    monkeypatch.setattr("core.label.ledger.disk_usage", lambda _: shutil.disk_usage(tmp_path)._replace(free=4096))
+    with read_ledger(path) as ledger:
+        assert ledger.counts() == {"waiting": 0, "answered": 1, "failed": 1}
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["l.sqlite", "l.sqlite-wal"]
+
+
 def test_a_labelling_that_may_not_write_its_ledger_says_so_and_does_not_advise_to_move_it_away(shut_folder: Path) -> None:
     path = _written(shut_folder / "l.sqlite")
     with (
