@@ -172,6 +172,8 @@ def export(output: Path, *, common: Common = _DEFAULT_COMMON) -> None:
         )
     if not output.parent.is_dir():
         raise UsageError(f"{output}: the folder {output.parent} is not there", remedy="Make it, or name another file.")
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder", remedy="Name a file.")
     with read_ledger(shelf(common).ledger("label")) as ledger:
         count = export_ledger(ledger, output)
     answer(common, {"requests": count, "file": str(output)}, f"{count} requests written to {output}")

@@ -135,6 +135,8 @@ def test_a_wrong_ending_a_missing_folder_and_a_missing_ledger_are_said(
 ) -> None:
     assert call("export", "all.csv")[0] == 2
     assert call("export", str(tmp_path / "nowhere" / "all.jsonl"))[0] == 2
+    (tmp_path / "all.jsonl").mkdir()
+    assert call("export", str(tmp_path / "all.jsonl"))[0] == 2
     (tmp_path / "empty" / "artifacts").mkdir(parents=True)
     assert run(["label", "status", "--workspace", str(tmp_path / "empty")]) == 1
     assert "no teacher was asked" in capsys.readouterr().err
