@@ -56,7 +56,7 @@ class EndpointTeacher:
             return self._judge_status(error)
         except openai.APITimeoutError:
             return Trouble(reason=f"no answer within label.timeout_s {self._config.timeout_s:g}", retryable=True)
-        except openai.OpenAIError as error:
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: a prompt that cannot be written as UTF-8
             return Trouble(
                 reason=f"{self._config.base_url}: the connection or its answer broke: {self._told(error)}", retryable=True
             )

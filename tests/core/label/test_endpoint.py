@@ -153,6 +153,11 @@ def test_a_connection_that_breaks_says_how(config) -> None:
     assert "Connection refused" in trouble.reason
 
 
+def test_a_prompt_that_is_no_text_is_a_trouble_of_its_own(ask) -> None:
+    broken = REQUEST.model_copy(update={"messages": (Message(role="user", content="half \ud83d"),)})
+    assert isinstance(ask(broken), Trouble)
+
+
 def test_an_error_text_with_half_a_character_can_be_stored(ask) -> None:
     trouble = ask(status=422, body=b'{"error": {"message": "no \\ud83d here"}}')
     assert isinstance(trouble, Trouble)
