@@ -85,13 +85,14 @@ class Asker:
                 if first is not None:
                     running.add(self._submit(first))
 
-    def _collect(self, running: set[Future[bool]], on_done: OnDone) -> None:
+    def _collect(self, running: set[Future[bool | None]], on_done: OnDone) -> None:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             running.discard(future)
-            self._failed += not future.result()
-            on_done(1)
+            if (answered := future.result()) is not None:
+                self._failed += not answered
+                on_done(1)
 
-    def _submit(self, first: Request) -> Future[bool]:
+    def _submit(self, first: Request) -> Future[bool | None]:
         """Let a thread pursue a question, which has its turn after those that were submitted before."""
         ticket = next(self._tickets)
         with self._state:
@@ -136,8 +137,8 @@ class Asker:
             yield request
 
     @contextmanager
-    def _pool(self) -> Iterator[set[Future[bool]]]:
-        running: set[Future[bool]] = set()
+    def _pool(self) -> Iterator[set[Future[bool | None]]]:
+        running: set[Future[bool | None]] = set()
         self._executor = ThreadPoolExecutor(self._teacher.concurrency, thread_name_prefix="teacher")
         grace_s = _GRACE_S
         try:
@@ -151,8 +152,11 @@ class Asker:
                 self._teacher.close()
             self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _pursue(self, first: Request, ticket: int) -> bool:
-        """Ask until a question has its completion or its problem, at most two requests; False when it got no completion."""
+    def _pursue(self, first: Request, ticket: int) -> bool | None:
+        """Ask until a question has its completion or its problem, at most two requests; None when it was not asked any more.
+
+        False when it got no completion.
+        """
         try:
             while (request := (found := follow(first, self._ledger)).missing) is not None and not self._stop.is_set():
                 with self._state:
@@ -165,16 +169,20 @@ class Asker:
                     with self._state:
                         del self._under_way[request.key]
                 if not answered:
-                    return False
+                    return answered
             return found.completion is not None
         finally:
             with self._state:
                 self._step_out(ticket)
 
-    def _send(self, first: Request, request: Request, ticket: int) -> bool:
-        """Send a request up to `attempts` times, not counting those the endpoint was away for; say whether it was answered."""
-        attempt, began = 0, time.perf_counter()
+    def _send(self, first: Request, request: Request, ticket: int) -> bool | None:
+        """Send a request up to `attempts` times, not counting those the endpoint was away for; say whether it was answered.
+
+        None when it was not sent at all.
+        """
+        attempt, sent, began = 0, None, time.perf_counter()
         while attempt < self._config.attempts and self._enter(ticket):
+            sent = False
             outcome = self._once(request)
             if isinstance(outcome, Reply):
                 return True
@@ -186,13 +194,13 @@ class Asker:
             attempt += 1
             if attempt < self._config.attempts and self._stop.wait(_delay_s(request, attempt)):
                 return False
-        if not self._stop.is_set():
+        if attempt >= self._config.attempts:
             with self._state:  # a pause may have begun since, and then it is the endpoint that is to blame
                 (self._in_streak if self._breaker.open_since is None else self._lost).append(first)
-        return False
+        return sent
 
     def _enter(self, ticket: int) -> bool:
-        """Wait for a place at the endpoint; False when the stage is being stopped, TeacherFailed when it stays away.
+        """Wait for a place at the endpoint; False when no more is asked, TeacherFailed when it stays away.
 
         Places are given in the order of the queue. Who comes again after a failure stands at its end: in a pause each
         try of the door is another question's, as one question may be what the endpoint dies of.
@@ -200,7 +208,7 @@ class Asker:
         with self._state:
             turn = self._line_up(ticket)
             try:
-                while not self._stop.is_set():
+                while not (self._stop.is_set() or self.gave_up):
                     if (wait_s := self._wait_s(ticket)) <= 0:
                         self._sending += 1
                         return True

@@ -61,9 +61,9 @@ class EndpointTeacher:
                 reason=f"{self._config.base_url}: the connection or its answer broke: {self._told(error)}", retryable=True
             )
         outcome = read_completion(body, (time.perf_counter() - started) * 1000)
-        return (
-            outcome.model_copy(update={"reason": self._hidden(outcome.reason)}) if isinstance(outcome, Trouble) else outcome
-        )
+        if isinstance(outcome, Reply):
+            return outcome
+        return outcome.model_copy(update={"reason": f"{self._config.base_url}: {self._hidden(outcome.reason)}"})
 
     def serves(self) -> tuple[str, ...] | Trouble:
         """Return the names of the models the endpoint lists."""
@@ -83,9 +83,9 @@ class EndpointTeacher:
         self._client.close()
 
     def _told(self, error: Exception) -> str:
-        """Return an error and what caused it in one line."""
-        cause = f" ({error.__cause__})" if error.__cause__ is not None and str(error.__cause__) else ""
-        return self._hidden(" ".join(f"{error}{cause}".split()))[:_TOLD_CHARS]
+        """Return an error in one line, by what caused it: the client's own words for that are "Connection error."."""
+        told = (str(error.__cause__) if error.__cause__ is not None else "") or str(error)
+        return self._hidden(" ".join(told.split()))[:_TOLD_CHARS]
 
     def _hidden(self, text: str) -> str:
         """Return a text without the key, which a server may repeat, and without halves of characters."""

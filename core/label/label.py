@@ -64,6 +64,9 @@ def label(
                 for question in questions:
                     writer.write(question)
             spent = ledger.spent(session.artifact_id)
+        if unasked := writer.written.unasked:
+            text = f"more rows got no answer than label.max_failed_share allows: {unasked} others were not asked"
+            on_event(Note(stage=Stage.LABEL, text=text, level="warning"))
         findings = (*gate.findings(), *([silent_judge(writer.unjudged)] if writer.unjudged else []))
         for finding in findings:
             on_event(Found(stage=Stage.LABEL, finding=finding))
@@ -155,9 +158,6 @@ def _ask(questions: Questions, found: Survey, session: Session, step: Callable[[
         asker.ask_all(found.opened(questions), step, may_fail)
     finally:
         teacher.close()
-    if asker.gave_up:
-        text = "more rows got no answer than label.max_failed_share allows: the others are not asked"
-        on_event(Note(stage=Stage.LABEL, text=text, level="warning"))
     return asker.sent
 
 
