@@ -78,7 +78,7 @@ class Asker:
         if self._teacher.batches:
             self._ask_in_one_call(waiting, on_done)
             return
-        with self._pool() as running:
+        with self._pool(on_done) as running:
             while (first := self._next(waiting, on_done)) is not None or running:
                 if first is None or len(running) >= self._teacher.concurrency:
                     self._collect(running, on_done)
@@ -137,7 +137,7 @@ class Asker:
             yield request
 
     @contextmanager
-    def _pool(self) -> Iterator[set[Future[bool | None]]]:
+    def _pool(self, on_done: OnDone) -> Iterator[set[Future[bool | None]]]:
         running: set[Future[bool | None]] = set()
         self._executor = ThreadPoolExecutor(self._teacher.concurrency, thread_name_prefix="teacher")
         grace_s = _GRACE_S
@@ -148,9 +148,12 @@ class Asker:
             raise
         finally:
             self._stop.set()
-            if wait(running, timeout=grace_s).not_done:
+            ended = wait(running, timeout=grace_s)
+            if ended.not_done:
                 self._teacher.close()
             self._executor.shutdown(wait=True, cancel_futures=True)
+            if late := sum(future.exception() is None and future.result() is not None for future in ended.done):
+                on_done(late)
 
     def _pursue(self, first: Request, ticket: int) -> bool | None:
         """Ask until a question has its completion or its problem, at most two requests; None when it was not asked any more.

@@ -127,7 +127,8 @@ def failed(
         ),
     )
     document = {"requests": requests, "rows": [row.model_dump(mode="json") for row in rows]}
-    answer(common, document, "".join(map(drawn, tables)))
+    shown = [drawn(table) for table in tables if table.rows]
+    answer(common, document, "".join(shown) or "every request has its answer, and no row is set aside")
 
 
 def retry(*, code: str, common: Common = _DEFAULT_COMMON) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from core.config import LabelConfig
 from core.label.label import label
+from core.label.ledger import open_ledger
 from core.workspace import open_workspace
 from flows.cli.main import run
 from tests.core.label.conftest import ScriptedTeacher, Step, make_dataset, make_rows, server
@@ -72,6 +73,13 @@ def test_failed_lists_requests_and_rows_with_their_reasons(call) -> None:
     _, out, _ = call("failed", "--show", "1")
     assert "teacher-refused" in out
     assert "teacher-length" not in out
+
+
+def test_where_nothing_failed_that_is_said(workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_ledger(workspace.ledger("label")) as ledger:
+        ledger.start("artifact", "t", questions=1, reused=0)
+    assert run(["label", "failed", "--workspace", str(workspace.root)]) == 0
+    assert "every request has its answer" in capsys.readouterr().out
 
 
 def test_a_retry_discards_answers_and_the_next_labelling_asks_them_anew(
