@@ -12,7 +12,9 @@ from core.label.request import Reply, Request
 
 _EXCERPT_CHARS = 200
 _THOUGHT_END = "</think>"
+UNASKED = "teacher-unasked"
 _REMEDIES = {
+    UNASKED: "Mend what the others name, then run again: they are asked then.",
     "teacher-length": "Raise label.max_tokens, or ask for a shorter answer in the prompt.",
     "teacher-empty": "Ask another teacher, or mend the prompt.",
     "teacher-json": "Ask a stronger teacher, or simplify tool_schema.",
@@ -20,6 +22,7 @@ _REMEDIES = {
     "teacher-error": "Run again when the teacher is back: only what is missing is asked.",
     "teacher-context": "Shorten the prompt, or ask a teacher with a longer context.",
     "teacher-refused": "The teacher takes no request of this kind; read its reason.",
+    "teacher-tool-call": "Ask a stronger teacher, or one behind an endpoint that reads its tool calls.",
     "discarded": "Run edgekiln label: what was discarded is asked again.",
     "personal-data-excess": "Look at the row: it is a list of personal data; raise data.privacy.max_values to keep it.",
     "bad-schema": "Mend the row's tool_schema; it must be a JSON Schema without remote references.",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import httpx2
 
 MAX_ANSWER_BYTES = 64 << 20  # the longest answer with log-probabilities is some 10 MB
+PLAIN = "identity"
 _BEGAN = "edgekiln.began"
 
 
@@ -31,7 +32,14 @@ class Connections:
         request.extensions[_BEGAN] = time.perf_counter()
 
     def bound(self, response: httpx2.Response) -> None:
-        """Have the body end in time: httpx2's own timeout starts anew with every byte that drips in."""
+        """Have the body end in time: httpx2's own timeout starts anew with every byte that drips in.
+
+        A body that is packed although none was asked for is refused: a small one may unpack to any size.
+        """
+        import httpx2
+
+        if (packing := response.headers.get("content-encoding", PLAIN)) != PLAIN:
+            raise httpx2.ReadError(f"the answer is packed as {packing[:20]}, unasked", request=response.request)
         began = response.request.extensions.get(_BEGAN, time.perf_counter())
         response.stream = cast(Any, _bounded())(response.stream, response.request, began + self._within_s)
 

@@ -9,14 +9,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from core.catalogue import EndpointModel, HubModel, ModelCard
 from core.config import LabelConfig, secret
-from core.data.flaws import Flaw
-from core.data.turns import read_calls
 from core.errors import TeacherFailed, ToolMissing
-from core.label.request import Reply, Request, TokenLogprob
+from core.label.chat_completion import read_completion
+from core.label.request import Reply, Request
 from core.label.teachers import Trouble
 from core.sinks import hide
 
@@ -26,6 +23,9 @@ if TYPE_CHECKING:
 _TOLD_CHARS = 300
 _STUTTER = re.compile(r"(?<=^status \d{3}): Error code: \d{3}")  # the client's own words for the status
 _NO_KEY = "none"  # local servers take any; the client wants some
+_FILTERS = ("content_filter", "content policy", "content_policy", "moderation", "flagged")
+_TOO_MANY = 429
+_BUSY_S = 1.0
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 
 
@@ -51,16 +51,19 @@ class EndpointTeacher:
 
         started = time.perf_counter()
         try:
-            done = self._client.chat.completions.create(**self._arguments(request))
+            body = self._client.chat.completions.with_raw_response.create(**self._arguments(request)).content
         except openai.APIStatusError as error:
             return self._judge_status(error)
         except openai.APITimeoutError:
             return Trouble(reason=f"no answer within label.timeout_s {self._config.timeout_s:g}", retryable=True)
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is not the JSON it says it is
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: a prompt that cannot be written as UTF-8
             return Trouble(
                 reason=f"{self._config.base_url}: the connection or its answer broke: {self._told(error)}", retryable=True
             )
-        return _reply(done, (time.perf_counter() - started) * 1000)
+        outcome = read_completion(body, (time.perf_counter() - started) * 1000)
+        if isinstance(outcome, Reply):
+            return outcome
+        return outcome.model_copy(update={"reason": f"{self._config.base_url}: {self._hidden(outcome.reason)}"})
 
     def serves(self) -> tuple[str, ...] | Trouble:
         """Return the names of the models the endpoint lists."""
@@ -80,9 +83,14 @@ class EndpointTeacher:
         self._client.close()
 
     def _told(self, error: Exception) -> str:
-        """Return an error in one line; a server may repeat the key it was sent."""
+        """Return an error in one line, by what caused it: the client's own words for that are "Connection error."."""
+        told = (str(error.__cause__) if error.__cause__ is not None else "") or str(error)
+        return self._hidden(" ".join(told.split()))[:_TOLD_CHARS]
+
+    def _hidden(self, text: str) -> str:
+        """Return a text without the key, which a server may repeat, and without halves of characters."""
         named = self._config.api_key_env
-        return hide(" ".join(str(error).split()), [named] if named else [])[:_TOLD_CHARS]
+        return hide(text, [named] if named else []).encode(errors="replace").decode()
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -93,8 +101,6 @@ class EndpointTeacher:
             "seed": request.seed,
             "extra_headers": {"Idempotency-Key": request.key},
         }
-        if request.extra_body:
-            arguments["extra_body"] = request.extra_body
         if request.top_logprobs:
             arguments |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         if request.tools:
@@ -104,22 +110,24 @@ class EndpointTeacher:
                 "type": "json_schema",
                 "json_schema": {"name": "answer", "schema": request.answer_schema},
             }
-        return arguments
+        own = request.extra_body
+        kept = {name: value for name, value in arguments.items() if name not in own}
+        return kept | {"extra_body": {name: value for name, value in own.items() if value is not None}}
 
     def _judge_status(self, error: Any) -> Trouble:
         status = error.status_code
-        if status in {401, 403}:
+        if status == 401 or (status == 403 and _refusal_code(error) == "teacher-refused"):
             named = self._config.api_key_env or "no variable: label.api_key_env is not set"
             raise TeacherFailed(
                 f"{self._config.base_url} refused the key with status {status}: {self._told(error)}",
                 remedy=f"Put a valid key into the environment variable that label.api_key_env names ({named}).",
             ) from error
-        if status == 404:
+        if status == 404 or error.code == "model_not_found":
             raise TeacherFailed(
                 f"{self._config.base_url} does not serve the model {self._model!r}: {self._told(error)}",
                 remedy=f"Mend label.base_url (it mostly ends in /v1) or the model's name in the card of {self._config.teacher}.",
             ) from error
-        if error.code == "insufficient_quota":
+        if status == 402 or error.code == "insufficient_quota":
             raise TeacherFailed(
                 f"{self._config.base_url}: the account's quota is used up",
                 remedy="Pay, or wait, then run again: no answer is lost.",
@@ -129,8 +137,18 @@ class EndpointTeacher:
             reason=_STUTTER.sub("", f"status {status}: {self._told(error)}"),
             retryable=retryable,
             code="teacher-error" if retryable else _refusal_code(error),
-            retry_after_s=retry_after_s(error.response.headers.get("retry-after"), datetime.now(UTC)),
+            retry_after_s=_asked_for_s(error),
         )
+
+
+def _asked_for_s(error: Any) -> float | None:
+    """Return how long the endpoint asks to be left alone; one that is asked too much and names no time gets some."""
+    headers = error.response.headers
+    milliseconds = retry_after_s(headers.get("retry-after-ms"), datetime.now(UTC))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    named = retry_after_s(headers.get("retry-after"), datetime.now(UTC))
+    return _BUSY_S if named is None and error.status_code == _TOO_MANY else named
 
 
 def _refusal_code(error: Any) -> str:
@@ -138,7 +156,7 @@ def _refusal_code(error: Any) -> str:
     said = f"{error.code} {error}".lower()
     if "context" in said and any(word in said for word in ("length", "exceed", "maximum", "window", "too long", "size")):
         return "teacher-context"
-    return "teacher-filter" if "content_filter" in said or "content policy" in said else "teacher-refused"
+    return "teacher-filter" if any(word in said for word in _FILTERS) else "teacher-refused"
 
 
 def retry_after_s(header: str | None, now: datetime) -> float | None:
@@ -156,69 +174,37 @@ def retry_after_s(header: str | None, now: datetime) -> float | None:
     return max(0.0, seconds) if seconds < float("inf") else None
 
 
-def _reply(done: Any, latency_ms: float) -> Reply | Trouble:
-    """Read a completion; a server may send anything, so every part is looked at before it is used."""
-    choices = getattr(done, "choices", None)
-    if not choices or getattr(choices[0], "message", None) is None:
-        return Trouble(reason="the endpoint's answer is no chat completion", retryable=True)
-    usage = getattr(done, "usage", None)
-    said = getattr(choices[0].message, "tool_calls", None) or []
-    calls = read_calls([_plain(call) for call in said], "tool_calls") if isinstance(said, list) and said else ()
-    if isinstance(calls, Flaw):
-        return Trouble(reason=f"the endpoint's answer is no chat completion: {calls.reason}", retryable=True)
-    return Reply(
-        text=choices[0].message.content or "",
-        finish_reason=choices[0].finish_reason or "unknown",
-        prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
-        completion_tokens=getattr(usage, "completion_tokens", None) or 0,
-        latency_ms=latency_ms,
-        tool_calls=calls,
-        logprobs=_logprobs(choices[0]),
-    )
-
-
-def _logprobs(choice: Any) -> tuple[TokenLogprob, ...]:
-    """Read what an endpoint tells of its tokens; ids where it gives them as a field of its own (llama-server does)."""
-    told = getattr(getattr(choice, "logprobs", None), "content", None) or ()
-    return tuple(
-        TokenLogprob(
-            token=_token_id(token),
-            text=token.token,
-            logprob=token.logprob,
-            top=tuple((_token_id(other), other.token, other.logprob) for other in token.top_logprobs or ()),
-        )
-        for token in told
-    )
-
-
-def _token_id(token: Any) -> int | None:
-    number = getattr(token, "id", None)
-    return number if isinstance(number, int) else None
-
-
-def _plain(call: object) -> object:
-    return call.model_dump() if isinstance(call, BaseModel) else call
-
-
 def connect(card: ModelCard, config: LabelConfig) -> EndpointTeacher:
     """Make a client for the configured endpoint; sends nothing yet."""
     try:
         import openai
     except ImportError as error:
         raise ToolMissing("the openai client is not installed", remedy="pip install 'edgekiln[teacher]'") from error
-    from core.label.connections import Connections
+    from core.label.connections import PLAIN, Connections
 
     connections = Connections(config.timeout_s)
     client = openai.OpenAI(
         base_url=config.base_url,
-        api_key=secret(config.api_key_env) if config.api_key_env else _NO_KEY,
+        api_key=_key(config.api_key_env) if config.api_key_env else _NO_KEY,
         timeout=config.timeout_s,
         max_retries=0,
         http_client=openai.DefaultHttpxClient(
-            event_hooks={"request": [connections.watch], "response": [connections.bound]}
+            headers={"Accept-Encoding": PLAIN},
+            event_hooks={"request": [connections.watch], "response": [connections.bound]},
         ),
     )
     return EndpointTeacher(client, connections, served_name(card), config)
+
+
+def _key(named: str) -> str:
+    """Return the key in a variable; ToolMissing for one that cannot be sent, whose error would repeat it otherwise."""
+    key = secret(named).strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise ToolMissing(
+            f"the environment variable {named} holds no key: it has spaces, line breaks or other signs that no key has",
+            remedy=f"Set it to the key alone: export {named}=...",
+        )
+    return key
 
 
 def served_name(card: ModelCard) -> str:

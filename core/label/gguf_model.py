@@ -119,21 +119,31 @@ def load(gguf: Path, on_event: OnEvent) -> GgufModel:
     try:
         with patient_openmp():
             import llama_cpp
-            from llama_cpp._logger import set_verbose
+            from llama_cpp import _logger
     except ImportError as error:
         raise ToolMissing("llama-cpp-python is not installed", remedy="pip install 'edgekiln[teacher]'") from error
-    set_verbose(False)
+    _logger.set_verbose(False)
+    llama_cpp.llama_log_set(_logger.llama_log_callback, None)  # says why a file cannot be loaded
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = _EVERY_LAYER
     handle = llama_cpp.llama_model_load_from_file(str(gguf).encode(), params) if gguf.is_file() else None
     if not handle:
         raise unusable(gguf, "llama.cpp cannot load it")
+    _hush(llama_cpp)
     template = _metadata(llama_cpp, handle, _TEMPLATE_KEY)
     if template is None:
         llama_cpp.llama_model_free(handle)
         raise unusable(gguf, "it holds no chat template")
     return GgufModel(llama_cpp, handle, template)
+
+
+def _hush(library: Any) -> None:
+    """Have llama.cpp log to a C function from here on: a Ctrl-C that comes while a Python callback runs is lost.
+
+    It is one without parameters or effects; in C, arguments that nobody reads do no harm.
+    """
+    library.llama_log_set(ctypes.cast(library.llama_supports_mmap, library.llama_log_callback), None)
 
 
 def _metadata(library: Any, handle: Any, key: str) -> str | None:

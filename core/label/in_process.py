@@ -14,6 +14,7 @@ from core.label.batched_decoding import BatchedDecoder, Outcome, Prompt
 from core.label.gguf_model import GgufModel, Refused
 from core.label.request import Reply, Request
 from core.label.teachers import Trouble
+from core.label.tool_calls import unseen_tools, with_calls_apart
 
 # No field of the configuration, as kernels differ with it and answers would then: a multiple of the 4 and 8 columns that
 # kernels take at once.
@@ -46,10 +47,11 @@ class LlamaTeacher:
             while True:
                 while self._together.free and (request := next(drawn, None)) is not None:
                     if (outcome := self._begin(request)) is not None:
-                        yield request, outcome
+                        yield request, with_calls_apart(request, outcome)
                 if not self._together.busy:
                     return
-                yield from self._together.step()
+                for request, outcome in self._together.step():
+                    yield request, with_calls_apart(request, outcome)
         finally:
             self._together.clear()
 
@@ -67,6 +69,8 @@ class LlamaTeacher:
             text, stops = self._model.render(request)
             tokens = self._model.tokenise(text)
             shared = self._model.shared_tokens(request, text, tokens)
+            if request.tools and text == self._model.render(request.model_copy(update={"tools": ()}))[0]:
+                return unseen_tools()
         except Refused as why:
             return Trouble(
                 reason=f"the teacher's chat template refuses the messages: {why}", retryable=False, code="teacher-refused"

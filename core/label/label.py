@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from core.errors import ArtifactError, DataError, EdgekilnError, NoRowsLeft, Tea
 from core.events import Found, Note, OnEvent, Resumed, ignore
 from core.files import read_json_lines
 from core.label.answer_gate import AnswerGate
+from core.label.ask import UNASKED
 from core.label.asking import Asker
 from core.label.entries import Spent
 from core.label.judging import Bench, ask_judge, bench_of, silent_judge
@@ -29,6 +31,7 @@ from core.stage import Facts, Order, produce
 from core.workspace import Workspace, read_manifest
 
 _VERSION = 3
+_ROUNDING = 1e-9  # 0.29 of 100 rows are 29 of them
 
 
 def label(
@@ -55,12 +58,15 @@ def label(
             found = survey(questions, ledger)
             session = Session(ledger, order.identity()[:12], on_event, beside)
             with session.open(questions, found) as step:
-                sent = _ask(questions, found, session, step)
+                sent = _ask(questions, found, session, step, _may_fail(dataset, config, found))
                 sent += ask_judge(bench, questions, gate, session) if bench else 0
             with LabelsWriter(content, ledger, config, gate, bench) as writer:
                 for question in questions:
                     writer.write(question)
             spent = ledger.spent(session.artifact_id)
+        if unasked := writer.written.unasked:
+            text = f"more rows got no answer than label.max_failed_share allows: {unasked} others were not asked"
+            on_event(Note(stage=Stage.LABEL, text=text, level="warning"))
         findings = (*gate.findings(), *([silent_judge(writer.unjudged)] if writer.unjudged else []))
         for finding in findings:
             on_event(Found(stage=Stage.LABEL, finding=finding))
@@ -82,7 +88,11 @@ def _facts(own: dict[str, Any], written: Written, cost: dict[str, Any]) -> Facts
     tokens = {"prompt_tokens": written.prompt_tokens, "completion_tokens": written.completion_tokens}
     return Facts(
         own={**own, **counts, **tokens, **cost},
-        metrics={"failed_share": counts["unanswered"] / max(1, written.rows.total()), **counts},
+        metrics={
+            "failed_share": counts["unanswered"] / max(1, written.rows.total()),
+            "unasked": written.unasked,
+            **counts,
+        },
         without_meaning=frozenset({"unanswered.jsonl", "samples.jsonl"}),
     )
 
@@ -109,22 +119,33 @@ def _order(dataset: Dataset, config: LabelConfig, choice: Choice, bench: Bench |
 
 
 def _workspace_for(order: Order[LabeledDataset], workspace: Workspace) -> Workspace:
-    """Redo a labelling that failed its limits instead of reusing it: the ledger asks only for what is still missing."""
+    """Redo a labelling that failed its limits or was given up instead of reusing it: only what is missing is asked."""
     try:
         found = read_manifest(workspace, Stage.LABEL, order.identity()[:12], LabeledDataset)
     except ArtifactError:
         return workspace
-    if judge(order.limits, found.metrics).passed:
+    if judge(order.limits, found.metrics).passed and not found.metrics.get("unasked"):
         return workspace
     return replace(workspace, force=workspace.force | {Stage.LABEL})
 
 
-def _ask(questions: Questions, found: Survey, session: Session, step: Callable[[int], None]) -> int:
-    """Ask what is open and return how many requests were sent."""
+def _may_fail(dataset: Dataset, config: LabelConfig, found: Survey) -> float:
+    """Return how many more rows may stay without an answer before the labelling is refused for certain.
+
+    With several samples a row has several chances, so that this is known only at the end.
+    """
+    if config.samples.count > 1:
+        return math.inf
+    rows = dataset.train_rows + dataset.held_out_rows
+    return math.floor(config.max_failed_share * rows + _ROUNDING) - found.failed
+
+
+def _ask(questions: Questions, found: Survey, session: Session, step: Callable[[int], None], may_fail: float) -> int:
+    """Ask what is open and return how many requests were sent; no more once too many rows stay without an answer."""
     on_event = session.on_event
     if found.settled:
         on_event(Resumed(stage=Stage.LABEL, done=found.settled, unit="answers"))
-    if not found.open:
+    if not found.open or may_fail < 0:
         return 0
     if found.in_flight:
         many = "request was" if found.in_flight == 1 else "requests were"
@@ -134,7 +155,7 @@ def _ask(questions: Questions, found: Survey, session: Session, step: Callable[[
     teacher = open_teacher(config, on_event, session.beside)
     asker = Asker(teacher, session.ledger, config, session.account(config), on_event)
     try:
-        asker.ask_all(found.opened(questions), step)
+        asker.ask_all(found.opened(questions), step, may_fail)
     finally:
         teacher.close()
     return asker.sent
@@ -148,8 +169,9 @@ def _refusal(artifact: LabeledDataset, workspace: Workspace) -> EdgekilnError:
     for reject in map(Reject.model_validate, read_json_lines(path)):
         codes[reject.code] += 1
         examples.setdefault(reject.code, reject)
+    total = artifact.train_rows + artifact.held_out_rows + codes.total()
+    unasked = codes.pop(UNASKED, 0)
     aside = codes.total()
-    total = artifact.train_rows + artifact.held_out_rows + aside
     share = artifact.metrics["failed_share"]
     limit = artifact.config["max_failed_share"]
     if share <= limit:
@@ -160,8 +182,10 @@ def _refusal(artifact: LabeledDataset, workspace: Workspace) -> EdgekilnError:
     worst = max(sorted(codes), key=lambda code: codes[code])
     example = examples[worst]
     kind = DataError if worst == "bad-schema" else TeacherFailed
+    compared = f"{share:.0%} > {limit:.0%}" if not unasked else f"more than {limit:.0%}"
+    others = f"; {unasked} others were not asked any more" if unasked else ""
     return kind(
-        f"{aside} of {total} rows got no answer: {share:.0%} > {limit:.0%}, label.max_failed_share;"
+        f"{aside} of {total} rows got no answer: {compared}, label.max_failed_share{others};"
         f" mostly {worst}: {example.reason}",
         remedy=f"{example.remedy} {path} lists them all.",
     )

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
-from core.errors import ArtifactError, ArtifactMissing, DiskFull
+from core.errors import ArtifactError, ArtifactMissing
 from core.label.entries import Entry, SessionRow, Spent, State, entry_of, packed, reply_of
+from core.label.ledger_errors import sqlite_errors
 from core.label.request import Reply, Request
 
 _SCHEMA_VERSION = 3
 _BUSY_TIMEOUT_S = 30.0
 _READ_AT_ONCE = 500
+_BESIDE_BYTES = 1 << 16  # the -shm has 32 KiB at first
 _REQUESTS = """
 CREATE TABLE IF NOT EXISTS requests (
     key TEXT PRIMARY KEY,
@@ -140,7 +144,7 @@ class Ledger:
         """Let answers be asked for again and return how many; what they were and cost stays in the ledger."""
         found = 0
         for key in keys:
-            with self._lock, _sqlite_errors(self._path), _transaction(self._connection):
+            with self._lock, sqlite_errors(self._path), _transaction(self._connection):
                 moved = self._connection.execute(
                     "INSERT INTO discarded SELECT key, answer, finish_reason, prompt_tokens, completion_tokens, cost, ?"
                     " FROM requests WHERE key = ? AND state = 'answered'",
@@ -207,6 +211,8 @@ class Ledger:
         names = ("key", "code", "error", "sent", "finished_at")
         rows = self._execute(
             "SELECT key, code, error, sent, finished_at, request FROM requests WHERE state = 'failed'"
+            # says nothing, but lets the index find the few among a million
+            " AND (session IS NULL OR session IN (SELECT session FROM sessions))"
             " ORDER BY finished_at DESC LIMIT ?",
             most,
         )
@@ -235,7 +241,7 @@ class Ledger:
         return {state: found.get(state, 0) for state in ("waiting", "answered", "failed")}
 
     def _execute(self, sql: str, *values: object) -> list[Any]:
-        with self._lock, _sqlite_errors(self._path):
+        with self._lock, sqlite_errors(self._path):
             return self._connection.execute(sql, values).fetchall()
 
 
@@ -246,40 +252,84 @@ def open_ledger(path: Path) -> Iterator[Ledger]:
     Every statement is its own transaction. WAL with `synchronous=FULL` syncs each commit (0.15 ms on an SSD, against
     answers that take a second): an answer that was paid for outlives a power cut, not only a kill.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _sqlite_errors(path):
-        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    try:
-        with _sqlite_errors(path):
-            _prepare(connection, path)
+    with sqlite_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with _connected(path, f"{path.absolute().as_uri()}?mode=rwc") as connection:
+        with sqlite_errors(path):
+            _version_of(connection, path)
+            _prepare(connection)
         yield Ledger(connection, path)
-    finally:
-        connection.close()
 
 
 @contextmanager
 def existing_ledger(path: Path) -> Iterator[Ledger]:
     """Open a ledger that is there; ArtifactMissing when nothing was ever asked."""
+    _must_exist(path)
+    with open_ledger(path) as ledger:
+        yield ledger
+
+
+@contextmanager
+def read_ledger(path: Path) -> Iterator[Ledger]:
+    """Open a ledger that is there to read alone, of this version or an older one; ArtifactMissing, ArtifactError.
+
+    The file is not changed, and who writes it is not held up. SQLite may put its `-wal` and `-shm` beside it.
+    """
+    _must_exist(path)
+    with _connected(path, f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if _is_sealed(path) else ''}") as connection:
+        with sqlite_errors(path):
+            if _version_of(connection, path) < _SCHEMA_VERSION:
+                _show_as_newest(connection)
+        yield Ledger(connection, path)
+
+
+def _is_sealed(path: Path) -> bool:
+    """Say whether a ledger lies where nothing can be put beside it and nothing is: nobody can write it then."""
+    with sqlite_errors(path):
+        shut = not os.access(path.parent, os.W_OK, effective_ids=True) or disk_usage(path.parent).free < _BESIDE_BYTES
+        beside = Path(f"{path}-wal")
+        return shut and not (beside.exists() and beside.stat().st_size)
+
+
+def _must_exist(path: Path) -> None:
     if not path.exists():
         raise ArtifactMissing(
             f"there is no ledger at {path}: no teacher was asked in this workspace",
             remedy="Run edgekiln label first, or name the workspace: --workspace PATH.",
         )
-    with open_ledger(path) as ledger:
-        yield ledger
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+@contextmanager
+def _connected(path: Path, uri: str) -> Iterator[sqlite3.Connection]:
+    with sqlite_errors(path):
+        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    with closing(connection):
+        yield connection
+
+
+def _version_of(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of a ledger, 0 for an empty file; ArtifactError for a newer one and for another database."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == _SCHEMA_VERSION:
-        return
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if version > _SCHEMA_VERSION:
         raise ArtifactError(
             f"{path} has ledger version {version} > {_SCHEMA_VERSION}",
             remedy="Use the edgekiln that wrote it, or a newer one.",
         )
+    if tables and "requests" not in tables:
+        raise ArtifactError(
+            f"{path} is no ledger: its tables are {', '.join(sorted(tables))[:80]}",
+            remedy="Put the ledger back, or move that file away: prompts are then asked once more.",
+        )
+    return int(version)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == _SCHEMA_VERSION:
+        return
     with _transaction(connection):
         (version,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been faster
         for table in (_REQUESTS, _SESSIONS, _DISCARDED):
@@ -290,27 +340,22 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
 
+def _show_as_newest(connection: sqlite3.Connection) -> None:
+    """Cover the tables of an older ledger by views of this connection alone, in which what came later is NULL."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as newest:
+        _prepare(newest)
+        for (table,) in newest.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            has = {row[1] for row in connection.execute(f"PRAGMA main.table_info({table})")}
+            names = [row[1] for row in newest.execute(f"PRAGMA table_info({table})")]
+            shown = ", ".join(name if name in has else f"NULL AS {name}" for name in names)
+            connection.execute(f"CREATE TEMP VIEW {table} AS SELECT {shown} {f'FROM main.{table}' if has else 'WHERE 0'}")
+
+
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     with connection:  # commits, or rolls back when it is left by an error
         connection.execute("BEGIN IMMEDIATE")
         yield
-
-
-@contextmanager
-def _sqlite_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            raise DiskFull(
-                f"no space left on the device that holds {path}",
-                remedy="Free some space, then run the same command again: no answer is lost.",
-            ) from error
-        raise ArtifactError(
-            f"the ledger {path} cannot be used: {error}",
-            remedy="Move that file away and run again; its prompts are then asked once more.",
-        ) from error
 
 
 def _last_message(request: str) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.contract import Contract
-from core.label.ask import Problem, completion_of, second_request
+from core.label.ask import UNASKED, Problem, completion_of, second_request
+from core.label.entries import Entry
 from core.label.ledger import Ledger
 from core.label.request import Reply, Request
 
@@ -35,9 +36,7 @@ def follow(first: Request, ledger: Ledger) -> Outcome:
     while True:
         entry = ledger.find(request.key)
         if entry is None or entry.reply is None:
-            reason, code = (entry.error, entry.code) if entry else (None, None)
-            problem = Problem(code=code or "teacher-error", reason=reason or "it was never answered")
-            return _outcome(replies, problem=problem, missing=request)
+            return _outcome(replies, problem=_unanswered(entry), missing=request)
         replies.append(entry.reply)
         found = completion_of(entry.reply, first.answer_schema)
         if isinstance(found, str):
@@ -46,6 +45,12 @@ def follow(first: Request, ledger: Ledger) -> Outcome:
         if second is None:
             return _outcome(replies, problem=found, answered_by=request.key)
         request = second
+
+
+def _unanswered(entry: Entry | None) -> Problem:
+    if entry is None:
+        return Problem(code=UNASKED, reason="too many before it got no answer")
+    return Problem(code=entry.code or "teacher-error", reason=entry.error or "it was never answered")
 
 
 def _outcome(

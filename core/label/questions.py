@@ -88,9 +88,13 @@ def questions_of(dataset: Dataset, config: LabelConfig, teacher: str, workspace:
 
 @dataclass
 class Survey:
-    """How the questions stand before a session: how many there are, are settled, and were under way when a process ended."""
+    """How the questions stand before a session: how many there are, are settled, and were under way when a process ended.
+
+    `failed` of the settled have no completion, rows that cannot be asked among them.
+    """
 
     settled: int = 0
+    failed: int = 0
     in_flight: int = 0
     is_open: bytearray = field(default_factory=bytearray)
 
@@ -112,12 +116,19 @@ class Survey:
 def survey(questions: Questions, ledger: Ledger) -> Survey:
     """Look every question up in the ledger."""
     found = Survey()
-    for first in questions.firsts():
-        missing = follow(first, ledger).missing
-        found.is_open.append(missing is not None)
-        if missing is None:
-            found.settled += 1
-            continue
-        entry = ledger.find(missing.key)
-        found.in_flight += entry is not None and entry.state == "waiting"
+    for question in questions:
+        found.failed += question.problem is not None
+        for first in question.requests:
+            _look_up(first, ledger, found)
     return found
+
+
+def _look_up(first: Request, ledger: Ledger, found: Survey) -> None:
+    outcome = follow(first, ledger)
+    found.is_open.append(outcome.missing is not None)
+    if outcome.missing is None:
+        found.settled += 1
+        found.failed += outcome.completion is None
+        return
+    entry = ledger.find(outcome.missing.key)
+    found.in_flight += entry is not None and entry.state == "waiting"

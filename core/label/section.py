@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from core.field_types import EndpointUrl, VariableName
 from core.section import Operational, Section
 
+_SENT = frozenset({"messages", "model", "n", "stream", "tools", "response_format", "logprobs", "top_logprobs"})
 _MAX_SEED = 2**32 - 1  # what numpy takes
 
 
@@ -67,7 +68,8 @@ class LabelConfig(Section):
         default=None, description="NAME of the variable with the key"
     )
     extra_body: dict[str, Any] = Field(
-        default_factory=dict, description="Fields of the endpoint's own, sent with each request"
+        default_factory=dict,
+        description="Fields of the endpoint's own, sent with each request; null leaves out max_tokens, temperature or seed",
     )
     temperature: float = Field(default=0.0, ge=0, le=2)
     max_tokens: int = Field(default=96, ge=1, le=8192, description="Completion tokens at most")
@@ -112,6 +114,8 @@ class LabelConfig(Section):
             raise ValueError("samples.choice judge and samples.judge go together: give both, or neither")
         if self.budget.max_cost is not None and self.prices is None:
             raise ValueError("budget.max_cost says nothing without prices: give prices.prompt_per_million and the others")
+        if taken := sorted(_SENT & self.extra_body.keys()):
+            raise ValueError(f"extra_body may not hold {', '.join(taken)}: edgekiln says that itself")
         if self.extra_body and self.backend != "openai":
             raise ValueError(f"extra_body is for an endpoint, backend is {self.backend}")
         return self

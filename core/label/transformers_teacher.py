@@ -21,6 +21,7 @@ from core.events import Note, OnEvent
 from core.label.batching import Pool
 from core.label.request import Reply, Request
 from core.label.teachers import Trouble
+from core.label.tool_calls import with_calls_apart
 from core.process import Child, beside, python_module, status_within
 
 _END_S = 10.0  # what a process that closed its pipe may take to end, so that its status can be told
@@ -114,7 +115,7 @@ class TransformersTeacher:
         told = self._process.ask(Question(wants="answers", requests=tuple(requests)), Answers)
         for note in told.notes:
             self._on_event(Note(stage=Stage.LABEL, text=note, level="warning"))
-        return zip(requests, told.outcomes, strict=True)
+        return zip(requests, map(with_calls_apart, requests, told.outcomes), strict=True)
 
     def close(self) -> None:
         """End the process."""

@@ -37,6 +37,7 @@ from core.label.batching import padded
 from core.label.grammar import Grammar, Grammars
 from core.label.request import Reply, Request, TokenLogprob
 from core.label.teachers import Trouble
+from core.label.tool_calls import unseen_tools
 from core.label.transformers_teacher import Answers, Lengths, Question, Ready, Refusal, Start
 from core.worker_process import die_with_parent
 
@@ -218,16 +219,10 @@ class _Host:
         return Answers(outcomes=tuple(outcomes), notes=tuple(notes))
 
     def _prompt(self, request: Request) -> list[int]:
-        try:
-            text = self._tokenizer.apply_chat_template(
-                [message.for_template() for message in request.messages],
-                tools=list(request.tools) or None,
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            reason = f"the chat template refuses the prompt: {error}"[:_REASON_CHARS]
-            raise _UnaskableError(reason, "teacher-refused") from error
+        text = self._rendered(request, request.tools)
+        if request.tools and text == self._rendered(request, ()):
+            unseen = unseen_tools()
+            raise _UnaskableError(unseen.reason, unseen.code)
         # the template writes the special tokens itself
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) >= self._context:
@@ -236,6 +231,19 @@ class _Host:
                 "teacher-context",
             )
         return ids
+
+    def _rendered(self, request: Request, tools: Sequence[dict[str, Any]]) -> str:
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                [message.for_template() for message in request.messages],
+                tools=list(tools) or None,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            reason = f"the chat template refuses the prompt: {error}"[:_REASON_CHARS]
+            raise _UnaskableError(reason, "teacher-refused") from error
+        return text
 
     def _asked(self, request: Request) -> _Row:
         prompt = self._prompt(request)

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from core.data.record import PromptRow, Reject
 from core.label.answer_gate import AnswerGate
-from core.label.ask import labeled, set_aside
+from core.label.ask import UNASKED, labeled, set_aside
 from core.label.candidates import candidates_of
 from core.label.choosing import Chosen, choose
 from core.label.judging import Bench
@@ -31,9 +31,10 @@ FILES = ("train", "held_out", "unanswered", "samples")
 
 @dataclass
 class Written:
-    """What became of the rows, and the tokens of all replies that were read."""
+    """What became of the rows, how many were not asked any more, and the tokens of all replies that were read."""
 
     rows: Counter[str] = field(default_factory=Counter)
+    unasked: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -135,6 +136,7 @@ class LabelsWriter:
             self._logprobs.add(row.row_id, entry.reply.logprobs)
 
     def _set_aside(self, reject: Reject) -> None:
+        self.written.unasked += reject.code == UNASKED
         self._put("unanswered", reject.model_dump(mode="json"))
 
     def _put(self, name: str, record: dict[str, Any]) -> None:

@@ -10,6 +10,9 @@ from cyclopts import Parameter, validators
 from flows.cli.session import Common, answer, drawn, shelf
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from core.label.entries import State
     from core.label.status import LabelStatus
     from core.report.table import Table
 
@@ -20,18 +23,25 @@ _MOST_SHOWN = 100_000
 
 def status(*, common: Common = _DEFAULT_COMMON) -> None:
     """Show how the newest labelling stands: done, waiting, failed, tokens, cost, rate, and when it will be done."""
-    from core.label.ledger import existing_ledger
+    from core.label.ledger import read_ledger
     from core.label.status import status as read_status
     from core.runs import is_held
 
     workspace = shelf(common)
-    with existing_ledger(workspace.ledger("label")) as ledger:
-        found = read_status(ledger)
+    with read_ledger(workspace.ledger("label")) as ledger:
+        found, counts = read_status(ledger), ledger.counts()
     if found is None:
-        return answer(common, None, "no labelling has asked a teacher yet")
+        return answer(common, None, _without_session(counts))
     running = found.session.ended is None and is_held(workspace)
     document = found.model_dump(mode="json") | {"running": running}
     return answer(common, document, drawn(_table(found, running=running)))
+
+
+def _without_session(counts: Mapping[State, int]) -> str:
+    if not any(counts.values()):
+        return "no labelling has asked a teacher yet"
+    told = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return f"an earlier edgekiln wrote this ledger and kept no account of sessions; its requests: {told}"
 
 
 def _table(found: LabelStatus, *, running: bool) -> Table:
@@ -39,9 +49,8 @@ def _table(found: LabelStatus, *, running: bool) -> Table:
     from core.report.table import Column, Table
 
     session, spent, rate = found.session, found.spent, found.rate
-    state = "running" if running else session.ended or "killed; run edgekiln label to go on"
     rows = [
-        ("state", state),
+        ("state", "running" if running else _ended(found)),
         ("teacher", session.teacher),
         ("began", utc(session.started_at)),
         ("questions", session.questions),
@@ -54,11 +63,21 @@ def _table(found: LabelStatus, *, running: bool) -> Table:
         ("completion tokens", spent.completion_tokens),
         ("cost", f"{spent.cost:.4f} for {spent.priced} answers" if spent.priced else "unknown: label.prices is not set"),
         ("answers a second of late", f"{rate.mean:.2f} ({rate.lowest:.2f} to {rate.highest:.2f})" if rate else None),
-        ("time to the end", _range(found) if found.waiting else None),
+        ("time to the end", _range(found) if found.waiting and running else None),
     ]
     columns = (Column(key="fact", title="fact"), Column(key="value", title="value"))
     told = tuple(row for row in rows if row[1] is not None)
     return Table(title=f"Labelling {session.artifact_id}", columns=columns, rows=told)
+
+
+def _ended(found: LabelStatus) -> str:
+    """Return how a session that does not run came to its end."""
+    ended = found.session.ended
+    if ended == "done":
+        given_up = "given up, as more rows stay without an answer than label.max_failed_share allows"
+        return given_up if found.waiting else "done"
+    how = {None: "killed", "budget": "stopped at its budget", "KeyboardInterrupt": "stopped by Ctrl-C"}
+    return f"{how.get(ended, f'ended by {ended}')}; edgekiln label goes on with it"
 
 
 def _range(found: LabelStatus) -> str:
@@ -87,11 +106,11 @@ def failed(
     from itertools import islice
 
     from core.label.aside import newest_aside
-    from core.label.ledger import existing_ledger
+    from core.label.ledger import read_ledger
     from core.report.table import Column, Table
 
     workspace = shelf(common)
-    with existing_ledger(workspace.ledger("label")) as ledger:
+    with read_ledger(workspace.ledger("label")) as ledger:
         requests = ledger.failed(show)
     rows = list(islice(newest_aside(workspace), show))
     columns = (Column(key="code", title="code"), Column(key="why", title="why"), Column(key="asked", title="asked"))
@@ -108,7 +127,8 @@ def failed(
         ),
     )
     document = {"requests": requests, "rows": [row.model_dump(mode="json") for row in rows]}
-    answer(common, document, "".join(map(drawn, tables)))
+    shown = [drawn(table) for table in tables if table.rows]
+    answer(common, document, "".join(shown) or "every request has its answer, and no row is set aside")
 
 
 def retry(*, code: str, common: Common = _DEFAULT_COMMON) -> None:
@@ -144,7 +164,7 @@ def export(output: Path, *, common: Common = _DEFAULT_COMMON) -> None:
         File to write
     """
     from core.errors import UsageError
-    from core.label.ledger import existing_ledger
+    from core.label.ledger import read_ledger
     from core.label.ledger_export import ENDINGS, export_ledger
 
     if output.suffix not in ENDINGS:
@@ -153,6 +173,8 @@ def export(output: Path, *, common: Common = _DEFAULT_COMMON) -> None:
         )
     if not output.parent.is_dir():
         raise UsageError(f"{output}: the folder {output.parent} is not there", remedy="Make it, or name another file.")
-    with existing_ledger(shelf(common).ledger("label")) as ledger:
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder", remedy="Name a file.")
+    with read_ledger(shelf(common).ledger("label")) as ledger:
         count = export_ledger(ledger, output)
     answer(common, {"requests": count, "file": str(output)}, f"{count} requests written to {output}")

@@ -27,6 +27,7 @@ from core.label.ask import first_request
 from core.label.label import label
 from core.label.request import Reply, Request
 from core.label.teachers import Trouble
+from core.label.tool_calls import unseen_tools
 
 pytestmark = pytest.mark.model
 
@@ -250,6 +251,11 @@ def test_a_template_that_refuses_the_messages_is_a_trouble_of_that_row_alone(
     assert isinstance(outcomes[bare.key], Reply)
 
 
+def test_a_row_whose_tools_the_chat_template_leaves_out_is_not_asked(teacher, asked) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    assert _answer(teacher, asked[0].model_copy(update={"tools": (tool,)})) == unseen_tools()
+
+
 def test_ctrl_c_ends_it_between_two_tokens(toolchain, default_gguf, asked) -> None:
     program = (
         "import sys; from pathlib import Path; from core.events import ignore; from core.label import in_process\n"
@@ -269,6 +275,18 @@ def test_ctrl_c_ends_it_between_two_tokens(toolchain, default_gguf, asked) -> No
         _, errors = child.communicate(timeout=30)
     assert errors.strip().endswith(b"KeyboardInterrupt")
     assert time.perf_counter() - sent < 5
+
+
+def test_no_python_runs_inside_llama_cpp_where_a_ctrl_c_would_be_lost(teacher, asked) -> None:
+    ran: set[str] = set()
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, _event, _arg: ran.add(frame.f_code.co_name))
+    try:
+        _answer(teacher, asked[0])
+    finally:
+        sys.setprofile(before)
+    assert "_decode" in ran
+    assert "llama_log_callback" not in ran
 
 
 def test_the_stage_labels_with_the_packaged_model(workspace, events, toolchain, make_dataset, make_rows) -> None:

@@ -524,6 +524,8 @@ def test_a_budget_stops_the_labelling_and_a_larger_one_goes_on_with_it(
     assert stopped.value.exit_status == 7
     asked = len(server.sent)
     assert 10 <= asked <= 12
+    with open_ledger(workspace.ledger("label")) as ledger:
+        assert ledger.sessions()[0].done == ledger.counts()["answered"] == asked
     with pytest.raises(BudgetReached):
         label(dataset, poor, workspace)
     assert len(server.sent) == asked

@@ -9,6 +9,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from core.data.record import Message
 from core.events import ignore
 from core.export.convert import convert
 from core.label import in_process, transformers_teacher
-from core.label.request import Reply, Request
+from core.label.request import Reply, Request, TokenLogprob
 from core.label.teachers import Teacher, open_teacher
 
 pytestmark = [pytest.mark.model, pytest.mark.full]
@@ -104,24 +105,22 @@ def _replies(teacher: Teacher, asked: list[Request]) -> dict[str, Reply]:
     return {key: outcome for key, outcome in found.items() if isinstance(outcome, Reply)}
 
 
-def _sure(reply: Reply) -> str | None:
-    """Return the text up to the first token whose two best candidates lie within APART; None when all lie further apart."""
-    for number, token in enumerate(reply.logprobs):
-        if token.top[0][2] - token.top[1][2] < APART:
-            return "".join(token.text for token in reply.logprobs[:number])
-    return None
+def _margin(token: TokenLogprob) -> float:
+    return token.top[0][2] - token.top[1][2]
 
 
-def _compare(told: dict[str, Reply], other: dict[str, Reply]) -> int:
-    """Assert that two teachers say the same as far as the model is sure, and return how many texts are equal to the end."""
-    for key, reply in told.items():
-        assert other[key].prompt_tokens == reply.prompt_tokens
-        sure = _sure(reply)
-        if sure is None and reply.finish_reason == other[key].finish_reason == "stop":
-            assert other[key].text == reply.text
-        else:
-            assert other[key].text.startswith(reply.text if sure is None else sure)
-    return sum(other[key].text == reply.text for key, reply in told.items())
+def _agree(one: Reply, other: Reply) -> bool:
+    """Say whether two answers are equal, token by token; where they part, the model must have been unsure there.
+
+    One of them may have ended at that place, and tells no margin then.
+    """
+    for mine, theirs in zip_longest(one.logprobs, other.logprobs):
+        if mine is None or theirs is None or mine.token != theirs.token:
+            margins = [_margin(token) for token in (mine, theirs) if token is not None]
+            assert min(margins) < APART, (one.text, other.text)
+            return False
+    assert (one.text, one.finish_reason) == (other.text, other.finish_reason)
+    return True
 
 
 def test_other_neighbours_and_another_place_change_no_bit_of_an_answer(told, teacher: Teacher, asked) -> None:
@@ -129,22 +128,44 @@ def test_other_neighbours_and_another_place_change_no_bit_of_an_answer(told, tea
         assert (reply.text, reply.logprobs) == (told[key].text, told[key].logprobs)
 
 
-def test_the_model_in_process_gives_the_same_greedy_text(told, asked, gguf: Path, record_property) -> None:
+@pytest.fixture(scope="module")
+def here(gguf: Path, asked: list[Request]) -> dict[str, Reply]:
+    """What llama.cpp answers in this process."""
     teacher = in_process.load(gguf, ignore)
     try:
-        equal = _compare(told, _replies(teacher, asked))
+        return _replies(teacher, asked)
     finally:
         teacher.close()
-    record_property("equal_texts_of_40", equal)
-    assert equal >= 30
 
 
-def test_llama_server_gives_the_same_greedy_text(told, asked, llama_server: str, record_property) -> None:
+@pytest.fixture(scope="module")
+def behind(llama_server: str, asked: list[Request]) -> dict[str, Reply]:
+    """What llama-server answers."""
     config = LabelConfig(teacher="smollm2-135m-instruct", backend="openai", base_url=llama_server, timeout_s=60.0)
     teacher = open_teacher(config, ignore, None)
     try:
-        equal = _compare(told, {request.key: reply for request in asked for reply in _replies(teacher, [request]).values()})
+        return _replies(teacher, asked)
     finally:
         teacher.close()
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("pair", [("told", "here"), ("told", "behind"), ("here", "behind")], ids=" and ".join)
+def test_two_teachers_give_the_same_greedy_text_where_the_model_is_sure(pair, request, record_property) -> None:
+    one, other = (request.getfixturevalue(name) for name in pair)
+    for key, reply in one.items():
+        assert reply.logprobs
+        assert other[key].prompt_tokens == reply.prompt_tokens
+    equal = sum(_agree(reply, other[key]) for key, reply in one.items())
     record_property("equal_texts_of_40", equal)
     assert equal >= 30
+
+
+def test_an_answer_that_parts_where_the_model_is_sure_is_seen(told: dict[str, Reply]) -> None:
+    reply = next(reply for reply in told.values() if _margin(reply.logprobs[4]) > APART)
+    wrong = reply.logprobs[4].model_copy(update={"token": 7})
+    other = reply.model_copy(update={"logprobs": (*reply.logprobs[:4], wrong, *reply.logprobs[5:])})
+    with pytest.raises(AssertionError):
+        _agree(reply, other)
+    with pytest.raises(AssertionError):
+        _agree(reply, reply.model_copy(update={"logprobs": reply.logprobs[:4]}))

@@ -28,12 +28,15 @@ from core.label.label import label
 from core.label.ledger import open_ledger
 from core.label.request import Reply, Request
 from core.label.teachers import Trouble, choose
+from core.label.tool_calls import unseen_tools
 from core.label.transformers_teacher import TransformersTeacher
 
 SENTENCE = "What does the function return when its list is empty and no name is given to the open file"
 WORDS = SENTENCE.split()
+DEAF = "deaf"  # begins a prompt for which the template leaves its tools out
 TEMPLATE = (
-    "{% if tools %}{{ tools | tojson }}{% endif %}"
+    f"{{% if tools and messages[0]['content'][:4] != '{DEAF}' %}}"
+    "{{ tools | tojson }}{% endif %}"
     "{% for message in messages %}{% if message['role'] == 'tool' %}{{ raise_exception('no tools spoken here') }}{% endif %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -180,6 +183,15 @@ def test_tools_reach_the_chat_template(teacher) -> None:
     tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
     plain, offered = _answers(teacher, [_ask(7), _ask(7, tools=(tool,))]).values()
     assert offered.prompt_tokens > plain.prompt_tokens + 10
+
+
+def test_a_row_whose_tools_the_chat_template_leaves_out_is_not_asked(teacher) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    words = Message(role="user", content=f"{DEAF} list")
+    deaf = [_ask(7, **more).model_copy(update={"messages": (words,)}) for more in ({}, {"tools": (tool,)})]
+    outcomes = _answers(teacher, deaf)
+    assert _said(outcomes[deaf[0].key])
+    assert outcomes[deaf[1].key] == unseen_tools()
 
 
 def test_a_killed_process_is_told_with_its_signal(folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ import pytest
 
 from core.config import LabelConfig
 from core.label.label import label
+from core.label.ledger import open_ledger
 from core.workspace import open_workspace
 from flows.cli.main import run
 from tests.core.label.conftest import ScriptedTeacher, Step, make_dataset, make_rows, server
@@ -73,6 +75,13 @@ def test_failed_lists_requests_and_rows_with_their_reasons(call) -> None:
     assert "teacher-length" not in out
 
 
+def test_where_nothing_failed_that_is_said(workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_ledger(workspace.ledger("label")) as ledger:
+        ledger.start("artifact", "t", questions=1, reused=0)
+    assert run(["label", "failed", "--workspace", str(workspace.root)]) == 0
+    assert "every request has its answer" in capsys.readouterr().out
+
+
 def test_a_retry_discards_answers_and_the_next_labelling_asks_them_anew(
     call, labeled: Path, server: ScriptedTeacher
 ) -> None:
@@ -86,6 +95,30 @@ def test_a_retry_discards_answers_and_the_next_labelling_asks_them_anew(
     assert status == 2
     assert "no-such-code" in err
     assert len(server.sent) == before
+
+
+@pytest.mark.parametrize("words", [("status",), ("failed",), ("export", "all.parquet")])
+def test_who_only_looks_changes_nothing_in_the_workspace(
+    call, labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def files() -> dict[Path, tuple[bytes, int]]:
+        found = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in labeled.rglob("*") if path.is_file()}
+        return {path: found[path] for path in found if not path.name.endswith(("-wal", "-shm"))}
+
+    before = files()
+    assert call(*words)[0] == 0
+    assert files() == before
+
+
+def test_the_status_of_a_ledger_from_before_there_were_sessions_tells_its_requests(call, labeled: Path) -> None:
+    connection = sqlite3.connect(labeled / "ledger" / "label.sqlite")
+    connection.execute("DROP TABLE sessions")
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    status, out, _ = call("status")
+    assert (status, "12 answered, 1 failed" in out) == (0, True)
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
@@ -110,6 +143,8 @@ def test_a_wrong_ending_a_missing_folder_and_a_missing_ledger_are_said(
 ) -> None:
     assert call("export", "all.csv")[0] == 2
     assert call("export", str(tmp_path / "nowhere" / "all.jsonl"))[0] == 2
+    (tmp_path / "all.jsonl").mkdir()
+    assert call("export", str(tmp_path / "all.jsonl"))[0] == 2
     (tmp_path / "empty" / "artifacts").mkdir(parents=True)
     assert run(["label", "status", "--workspace", str(tmp_path / "empty")]) == 1
     assert "no teacher was asked" in capsys.readouterr().err

@@ -1,0 +1,131 @@
+"""How an endpoint is asked: who gets a place when, against a real HTTP server."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.config import LabelConfig
+from core.contract import Stage
+from core.errors import DataError, TeacherFailed
+from core.label import pace
+from core.label.account import Account
+from core.label.asking import Asker
+from core.label.entries import Spent
+from core.label.label import label
+from core.label.ledger import open_ledger
+from core.label.teachers import Trouble
+
+
+def test_questions_get_their_places_in_order_though_many_wait(
+    workspace, server, step, make_dataset, make_rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "_WORTH", 1e9)  # a step up never pays, so that most have to wait
+    server.otherwise = step(wait_s=0.01)
+    config = LabelConfig(teacher="qwen3-8b", backend="openai", base_url=server.base_url, concurrency=64)
+    label(make_dataset(workspace, make_rows(200)), config, workspace)
+    came = [int(sent.last.split()[1].rstrip("?")) for sent in server.sent]
+    # some that have places side by side overtake each other on their way; without an order some come 170 places late
+    assert max(abs(number - place) for place, number in enumerate(came)) <= 50
+
+
+@pytest.fixture
+def config(server) -> LabelConfig:
+    return LabelConfig(teacher="qwen3-8b", backend="openai", base_url=server.base_url, attempts=2, concurrency=4)
+
+
+@pytest.mark.parametrize("concurrency", [4, 64])
+def test_no_more_is_asked_once_too_many_rows_stay_without_an_answer(
+    workspace, events, server, step, config, make_dataset, make_rows, concurrency: int
+) -> None:
+    server.otherwise = step(status=400)
+    dataset = make_dataset(workspace, make_rows(100))
+    config = config.model_copy(update={"concurrency": concurrency})
+    with pytest.raises(TeacherFailed, match=r"of 100 rows got no answer: more than 20%.* others were not asked any more"):
+        label(dataset, config, workspace, events.append)
+    asked = len(server.sent)
+    assert 21 <= asked <= 21 + 2 * pace.START  # who waits for a place does not get one any more
+    told = [event.text for event in events if event.kind == "note" and "others were not asked" in event.text]
+    assert len(told) == 1
+    assert f"{100 - asked} others" in told[0]
+    with open_ledger(workspace.ledger("label")) as ledger:
+        assert ledger.sessions()[0].done == asked
+    server.otherwise = step()
+    assert label(dataset, config, workspace).unanswered == 0
+
+
+def test_a_labelling_that_was_given_up_is_not_taken_for_whole_when_more_may_fail(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.script = {f"Question {number:03}?": [step(status=400)] * 2 for number in range(10)}
+    dataset = make_dataset(workspace, make_rows(40))
+    with pytest.raises(TeacherFailed, match="not asked any more"):
+        label(dataset, config, workspace)
+    lenient = config.model_copy(update={"max_failed_share": 0.9})
+    artifact = label(dataset, lenient, workspace)
+    assert artifact.unanswered == 10
+    assert label(dataset, lenient, workspace).created_at == artifact.created_at
+
+
+def test_answers_that_are_none_are_paid_for_up_to_the_limit_and_not_again(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.otherwise = step(text=" ")
+    dataset = make_dataset(workspace, make_rows(100))
+    for _ in range(2):
+        with pytest.raises(TeacherFailed, match="mostly teacher-empty"):
+            label(dataset, config, workspace)
+        assert len(server.sent) <= 21 + config.concurrency
+
+
+def test_nothing_is_asked_where_too_many_rows_cannot_be(workspace, server, config, make_dataset, make_rows) -> None:
+    rows = [*make_rows(40), *make_rows(20, requires_json=True, tool_schema={"type": 7})]
+    named = [row.model_copy(update={"row_id": f"n{number}"}) for number, row in enumerate(rows)]
+    with pytest.raises(DataError, match="20 of 60 rows"):
+        label(make_dataset(workspace, named), config, workspace)
+    assert server.sent == []
+
+
+class _Refusing:
+    """A teacher that takes requests ahead and refuses each; no real model can be asked to."""
+
+    concurrency, batches = 1, True
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def answer(self, requests):
+        for request in requests:
+            self.asked += 1
+            yield request, Trouble(reason="no", retryable=False, code="teacher-refused")
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
+def test_a_teacher_on_this_machine_is_given_up_too(workspace, config, make_rows) -> None:
+    from core.label.ask import first_request
+
+    firsts = [first_request(row, "t", config) for row in make_rows(100)]
+    teacher, done = _Refusing(), []
+    with open_ledger(workspace.ledger("label")) as ledger:
+        asker = Asker(teacher, ledger, config, Account(config.budget, None, Spent()), lambda _: None)
+        asker.ask_all(firsts, done.append, may_fail=7)
+    assert (teacher.asked, len(done), asker.gave_up) == (8, 8, True)
+
+
+def test_an_endpoint_that_asks_for_more_time_than_there_is_patience_ends_the_labelling_at_once(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.otherwise = step(status=429, headers={"Retry-After": "86400"})
+    with pytest.raises(TeacherFailed, match=r"86400 s > 3600, label\.patience_s"):
+        label(make_dataset(workspace, make_rows(40)), config, workspace)
+    assert len(server.sent) <= config.concurrency
+    assert not (workspace.root / "artifacts" / Stage.LABEL).exists()
+
+
+def test_an_endpoint_that_only_says_it_has_too_much_loses_no_row(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.script = {f"Question {number:03}?": [step(status=429)] * 3 for number in (2, 9)}
+    artifact = label(make_dataset(workspace, make_rows(12)), config, workspace)
+    assert (artifact.unanswered, artifact.asked) == (0, 12 + 6)
