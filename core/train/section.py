@@ -27,6 +27,10 @@ class TrainConfig(Section):
     """How the student is trained."""
 
     student: str = Field(description="A student of configs/models")
+    preset: Annotated[str | None, Operational] = Field(
+        default=None,
+        description="Settings of configs/presets that lie under the profile's own; auto takes those for this machine",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     quantisation: Literal["nf4", "fp4", "none"] = Field(default="nf4", description="4-bit format of the frozen base")
     double_quantisation: bool = True
