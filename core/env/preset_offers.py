@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core import catalogue, config
 from core.config import TrainConfig
-from core.contract import Contract
+from core.contract import Contract, Stage
 from core.env.accelerators import NVML_PROBE, gpu_reading
 from core.env.capability import Readings, value_of
 from core.env.fit import Room, gpu_room, ram_room
@@ -18,8 +18,12 @@ from core.env.presets import presets, recommended
 from core.env.probe import Probe, run_probes
 from core.env.student import StudentReading, StudentRequest
 from core.events import OnEvent, ignore
+from core.nouns import HostFacts, LabeledDataset
 from core.shape import ModelShape
+from core.train.eta import Span, earlier_paces, whole
+from core.train.metrics import speed_key
 from core.train.presets import Preset
+from core.workspace import Workspace, artifacts
 
 _SYSTEM, _STUDENT = "machine.system", "student"
 _LOCAL_S = 20.0
@@ -30,13 +34,15 @@ class Offer(Contract):
     """A preset under a profile's own settings.
 
     `need_bytes` is the estimated peak where it is for, None for a student of unknown shape; `fits` says whether it can be
-    trained with here, None where that cannot be told, and `why` in words.
+    trained with here, None where that cannot be told, and `why` in words. `time` is what a training of the workspace's newest
+    labelled rows would take, None unless trainings of that speed ran on this machine.
     """
 
     preset: Preset
     need_bytes: int | None
     fits: bool | None
     why: str
+    time: Span | None = None
 
 
 class Offers(Contract):
@@ -49,8 +55,10 @@ class Offers(Contract):
     notes: tuple[str, ...]
 
 
-def offer_presets(profile: str, changes: Sequence[str] = (), on_event: OnEvent = ignore) -> Offers:
-    """Read this machine and the student, and judge every preset with the profile's own settings on top of it."""
+def offer_presets(
+    profile: str, changes: Sequence[str] = (), workspace: Workspace | None = None, on_event: OnEvent = ignore
+) -> Offers:
+    """Read this machine, the student and the workspace's earlier trainings, and judge every preset under the profile."""
     asked = config.load(profile, changes)
     card = catalogue.model(asked.train.student, config.find_profile(profile).parent)
     student_request = StudentRequest(card=card).model_dump(mode="json")
@@ -64,17 +72,21 @@ def offer_presets(profile: str, changes: Sequence[str] = (), on_event: OnEvent =
     student = value_of(readings, _STUDENT, StudentReading)
     shape = student.shape if student else card.shape
     gpu, ram = rooms(readings)
-    offers = tuple(
-        judged(preset, config.load(profile, (*changes, f"train.preset={preset.name}")).train, shape, gpu, ram)
-        for preset in presets()
-    )
+    machine, rows = value_of(readings, _SYSTEM, ThisMachine), _newest_rows(workspace)
+    offers = []
+    for preset in presets():
+        train = config.load(profile, (*changes, f"train.preset={preset.name}")).train
+        offer = judged(preset, train, shape, gpu, ram)
+        if workspace is not None and machine is not None and rows is not None:
+            offer = offer.model_copy(update={"time": _time(preset, train, (workspace, rows), machine.system.host, gpu)})
+        offers.append(offer)
     automatic = recommended(gpu.capability, gpu.total_mib) if gpu else recommended(None, None)
     return Offers(
         profile=asked.name,
         student=card.name,
         automatic=automatic.name if automatic else None,
-        offers=offers,
-        notes=tuple(_notes(asked.train, shape, gpu, automatic)),
+        offers=tuple(offers),
+        notes=tuple(_notes(asked.train, shape, gpu, automatic, rows)),
     )
 
 
@@ -107,7 +119,26 @@ def _fits(preset: Preset, need: int | None, room: Room | None) -> tuple[bool | N
     return True, f"{need / _GIB:.1f} of {room.total_bytes / _GIB:.1f} GiB"
 
 
-def _notes(train: TrainConfig, shape: ModelShape | None, gpu: Room | None, automatic: Preset | None) -> list[str]:
+def _newest_rows(workspace: Workspace | None) -> int | None:
+    """Return the rows to train on of the newest labelled dataset."""
+    found = artifacts(workspace, Stage.LABEL) if workspace else []
+    return next((each.train_rows for each in reversed(found) if isinstance(each, LabeledDataset)), None)
+
+
+def _time(preset: Preset, train: TrainConfig, job: tuple[Workspace, int], host: HostFacts, gpu: Room | None) -> Span | None:
+    workspace, rows = job
+    on_gpu = preset.device == "cuda"
+    if on_gpu and gpu is None:
+        return None
+    device = gpu.name if on_gpu and gpu else host.cpu_model or "CPU"
+    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    paces = earlier_paces(workspace, speed_key(train), device, host.fingerprint)
+    return whole(paces, rows, batch, train.num_train_epochs)
+
+
+def _notes(
+    train: TrainConfig, shape: ModelShape | None, gpu: Room | None, automatic: Preset | None, rows: int | None
+) -> list[str]:
     """Return what the figures hold for."""
     here = gpu.name if gpu else "no GPU"
     notes = [f"train.preset=auto takes {automatic.name if automatic else 'none of them'} here ({here})"]
@@ -115,5 +146,7 @@ def _notes(train: TrainConfig, shape: ModelShape | None, gpu: Room | None, autom
         notes.append(
             f"memory: estimated (+-{TOLERANCE:.0%}) with rows of train.max_length={train.max_length} or the preset's"
         )
+    if rows is not None:
+        notes.append(f"time: for the {rows} rows of the newest labelled dataset, learned from trainings of that speed here")
     notes.append("what the profile or --set names itself stands above every preset")
     return notes

@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from bitsandbytes.nn import Linear4bit
 from datasets import Dataset
@@ -36,6 +35,8 @@ from core.train import checkpoints, retention
 from core.train.cadence import Cadence
 from core.train.eviction import Watcher
 from core.train.exact.worker import Around, ExactTrainer, WaitedEnough, fix_adapter_dtype, held_out_records, step_records
+from core.train.gauges.worker import Gauges, free_caches
+from core.train.headroom import Headroom
 from core.train.held_out.worker import Evaluation, labels_of
 from core.train.metrics import Metrics
 from core.train.request import TrainRequest, TrainResult
@@ -60,8 +61,12 @@ def _train(request: TrainRequest, stop: Stop, on_event: OnEvent) -> TrainResult:
     tokenizer = AutoTokenizer.from_pretrained(request.student_folder)
     train_rows, held_out = _read(request.train), _read(request.held_out)
     evaluation = Evaluation(held_out, config.per_device_train_batch_size, tokenizer.pad_token_id or 0, on_event, stop)
-    trainer = _trainer(request, tokenizer, train_rows, evaluation)
+    gauges = Gauges(chosen_device(config))
+    metrics = Metrics(Path(request.metrics), gauges.read)
+    headroom = Headroom(config.headroom, on_event, look=gauges.rooms, free=free_caches, stopping=stop.is_asked)
+    trainer = _trainer(request, tokenizer, train_rows, evaluation, metrics=metrics, headroom=headroom)
     base_loss = evaluation.loss_of_base(trainer.model)
+    metrics.held_out(0, base_loss)
     write_json_lines(Path(request.steps), step_records(_history(request.resume_from)))
     with disk_full_is_an_error(Path(request.checkpoints)), contextlib.suppress(WaitedEnough):
         trainer.train(resume_from_checkpoint=request.resume_from)
@@ -105,7 +110,13 @@ def _take_best(request: TrainRequest, trainer: ExactTrainer, on_event: OnEvent) 
 
 
 def _trainer(
-    request: TrainRequest, tokenizer: PreTrainedTokenizerBase, rows: list[TokenisedRow], evaluation: Evaluation
+    request: TrainRequest,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[TokenisedRow],
+    evaluation: Evaluation,
+    *,
+    metrics: Metrics,
+    headroom: Headroom,
 ) -> ExactTrainer:
     config, device = request.config, chosen_device(request.config)
     resumed = checkpoints.verify(Path(request.resume_from), request.training) if request.resume_from else None
@@ -118,7 +129,8 @@ def _trainer(
             evaluation=evaluation,
             device=device,
             resumed=resumed,
-            metrics=Metrics(Path(request.metrics), _memory),
+            metrics=metrics,
+            headroom=headroom,
         ),
         model=load_student(request.student_folder, config, device, compute_dtype(device)),
         args=_arguments(config, device, state.cleared(Path(request.checkpoints) / "writing")),
@@ -151,16 +163,6 @@ def _require_optimiser(config: TrainConfig, device: str) -> None:
             f"train.optim is {config.optim}, the training runs on the CPU",
             remedy="Set train.optim=adamw_torch_fused, or train on a CUDA GPU.",
         )
-
-
-def _memory() -> dict[str, int]:
-    sizes = {"rss_bytes": psutil.Process().memory_info().rss}
-    if torch.cuda.is_available():
-        sizes |= {
-            "cuda_bytes": torch.cuda.memory_allocated(),
-            "cuda_peak_bytes": torch.cuda.max_memory_allocated(),
-        }
-    return sizes
 
 
 def compute_dtype(device: str) -> torch.dtype:

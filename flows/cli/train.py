@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.session import Choice, Common, answer, begin, drawn
+from flows.cli.session import Choice, Common, answer, begin, drawn, shelf
 from flows.cli.stages import run_stage
 
 if TYPE_CHECKING:
     from core.env.preset_offers import Offer, Offers
     from core.report.table import Cell, Table
     from core.train.presets import Preset
+    from core.workspace import Workspace
 
 app = App(name="train")
 _DEFAULT_CHOICE = Choice()
@@ -44,8 +45,18 @@ def presets(
     """
     from core.env.preset_offers import offer_presets
 
-    offers = offer_presets(profile, set, begin(common))
+    offers = offer_presets(profile, set, _shelf(common), begin(common))
     answer(common, offers.model_dump(mode="json"), drawn(_table(offers)))
+
+
+def _shelf(common: Common) -> Workspace | None:
+    """Return the workspace whose earlier trainings tell how long one takes; None where there is none yet."""
+    from core.errors import ArtifactMissing
+
+    try:
+        return shelf(common)
+    except ArtifactMissing:
+        return None
 
 
 def _table(offers: Offers) -> Table:
@@ -58,6 +69,7 @@ def _table(offers: Offers) -> Table:
         Column(key="need_gib", title="memory", unit="GiB", digits=1, align="right"),
         Column(key="here", title="fits here"),
         Column(key="why", title="because", optional=True),
+        Column(key="time", title="time here"),
         Column(key="source", title="from", optional=True),
     )
     title = f"Presets for {offers.student} of {offers.profile}"
@@ -68,7 +80,16 @@ def _row(offer: Offer) -> tuple[Cell, ...]:
     need = None if offer.need_bytes is None else offer.need_bytes / _GIB
     here = {True: "yes", False: "no", None: None}[offer.fits]
     preset = offer.preset
-    return preset.name, preset.description, _capability(preset), need, here, offer.why, preset.source
+    return (
+        preset.name,
+        preset.description,
+        _capability(preset),
+        need,
+        here,
+        offer.why,
+        offer.time.text if offer.time else None,
+        preset.source,
+    )
 
 
 def _capability(preset: Preset) -> str:

@@ -16,6 +16,7 @@ import torch
 from trl import SFTTrainer
 
 from core.contract import Stage
+from core.env.host import read_host
 from core.errors import EnvironmentFault, TrainingDiverged
 from core.events import CheckpointSaved, Evaluated, Note, OnEvent, Progress, TrainStep
 from core.train import checkpoints, retention
@@ -23,8 +24,10 @@ from core.train.cadence import Cadence
 from core.train.checkpoints import Manifest, Position, Taken
 from core.train.detection import StepDetector
 from core.train.early_stopping import waited_enough
+from core.train.gauges.worker import clipped_by, device_name, layer_grad_norms
+from core.train.headroom import Headroom
 from core.train.held_out.worker import IGNORED, Evaluation
-from core.train.metrics import Metrics
+from core.train.metrics import Metrics, speed_key
 from core.train.request import TrainRequest
 from core.train.state import worker as state
 from core.train.stop import Stop
@@ -44,6 +47,7 @@ class Around:
     device: str
     resumed: Manifest | None
     metrics: Metrics
+    headroom: Headroom
 
 
 class WaitedEnough(Exception):
@@ -140,8 +144,22 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         measured = {record["step"] for record in held_out_records(self.state.log_history)}
         if step and self._evaluation_is_due(step) and step not in measured:  # the end came between saving and measuring
             self._evaluate_held_out()
+        self._tell_start(step)
         self._around.metrics.begin()
         return prepared
+
+    def _tell_start(self, step: int) -> None:
+        self._around.metrics.start(
+            after_step=step,
+            steps=self.state.max_steps,
+            rows=len(self.train_dataset),
+            device=self._around.device,
+            device_name=device_name(self._around.device),
+            host=read_host().fingerprint,
+            processes=self.args.world_size,
+            trainable_parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            speed=speed_key(self._around.request.config),
+        )
 
     # --- one step
 
@@ -160,6 +178,10 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if not self.args.fp16:  # with fp16 an Inf gradient is how the scaler finds its scale; it skips such a step itself
             self._require_number("gradient norm", float(norm))
+        every = self._around.request.config.layer_norm_steps
+        if every is not None and (self.state.global_step + 1) % every == 0 and math.isfinite(float(norm)):
+            norms = layer_grad_norms(self.model, clipped_by(float(norm), self.args.max_grad_norm))
+            self._around.metrics.beside(layer_grad_norms=norms)
         return norm
 
     def _require_number(self, what: str, value: float) -> None:
@@ -209,6 +231,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
             stop.obey()
         if evaluate:
             self._evaluate_held_out()
+        self._around.headroom.mind(step)
         self._around.metrics.begin()
 
     def _evaluation_is_due(self, step: int) -> bool:
@@ -220,6 +243,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         self.state.log_history.append({"step": step, _HELD_OUT: loss})
         scores = {record["step"]: record[_HELD_OUT] for record in held_out_records(self.state.log_history)}
         retention.write_scores(Path(self._around.request.checkpoints), scores)
+        self._around.metrics.held_out(step, loss)
         self._around.on_event(Evaluated(step=step, held_out_loss=loss))
         if waited_enough(list(scores.values()), self._around.request.config.early_stopping_patience):
             raise WaitedEnough

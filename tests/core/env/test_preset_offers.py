@@ -6,8 +6,11 @@ import pytest
 
 from core import catalogue, config
 from core.env.fit import Room
+from core.env.host import read_host
 from core.env.preset_offers import judged, offer_presets
 from core.env.presets import presets
+from tests.core.train.drive import labeled
+from tests.core.train.sample_trainings import trained
 
 SHAPE = catalogue.model("llama-3.1-8b-instruct").shape
 GIB = 1 << 30
@@ -54,3 +57,18 @@ def test_the_list_of_this_machine_holds_every_preset(profile):
     assert found.automatic in {offer.preset.name for offer in found.offers}
     assert all(offer.need_bytes for offer in found.offers)
     assert any("stands above every preset" in note for note in found.notes)
+
+
+def test_the_time_is_told_where_a_training_of_that_speed_ran_on_this_machine_and_only_there(workspace):
+    host = read_host()
+    labeled(workspace, rows=16)
+    assert {offer.time for offer in offer_presets("demo", (), workspace).offers} == {None}
+    trained(workspace, host=host.fingerprint, device_name=host.cpu_model or "CPU")
+    trained(workspace, host="elsewhere", device_name=host.cpu_model or "CPU", max_length=64)
+    found = offer_presets("demo", (), workspace)
+    told = {offer.preset.name: offer.time for offer in found.offers}
+    assert told["cpu-tiny"].learned_from == "1 earlier training"
+    assert {name for name, time in told.items() if time is not None} == {"cpu-tiny"}
+    assert any("16 rows of the newest labelled dataset" in note for note in found.notes)
+    elsewhere = offer_presets("demo", ("train.max_length=64",), workspace)
+    assert {offer.time for offer in elsewhere.offers} == {None}

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 from core.config import TrainConfig
 from core.train.early_stopping import waited_enough
-from core.train.metrics import Metrics
 
 _spec = importlib.util.spec_from_file_location("plan", Path(__file__).parent / "plan.py")
 plan = importlib.util.module_from_spec(_spec)
@@ -61,6 +60,10 @@ def lines(trained: Trained, name: str, file: str = "steps.jsonl") -> list[dict[s
     return [json.loads(line) for line in (trained.folder / name / file).read_text(encoding="utf-8").splitlines()]
 
 
+def steps(trained: Trained, name: str) -> list[dict[str, Any]]:
+    return [line for line in lines(trained, name, "metrics.jsonl") if line["kind"] == "step"]
+
+
 def losses(trained: Trained, name: str) -> list[float]:
     assert "result" in trained.ended[name][-1], trained.ended[name][-1]
     return [line["loss"] for line in lines(trained, name)]
@@ -103,9 +106,9 @@ def test_another_kernel_of_the_same_optimiser_begins_with_the_same_losses(traine
 
 @pytest.mark.full
 def test_short_rows_come_first_where_that_is_asked(trained):
-    tokens = [line["tokens"] for line in lines(trained, "short-first", "metrics.jsonl")]
+    tokens = [line["tokens"] for line in steps(trained, "short-first")]
     assert tokens == sorted(tokens)
-    shuffled = [line["tokens"] for line in lines(trained, "plain", "metrics.jsonl")]
+    shuffled = [line["tokens"] for line in steps(trained, "plain")]
     assert shuffled != sorted(shuffled)
     assert sum(shuffled) == sum(tokens)
 
@@ -119,8 +122,8 @@ def test_a_schedule_warms_up_and_stays(trained):
 
 @pytest.mark.full
 def test_packed_chats_do_not_see_each_other(trained):
-    (packed,) = lines(trained, "packed", "metrics.jsonl")
-    (apart,) = lines(trained, "one batch", "metrics.jsonl")
+    (packed,) = steps(trained, "packed")
+    (apart,) = steps(trained, "one batch")
     assert (packed["tokens"], packed["trained_tokens"]) == (apart["tokens"], apart["trained_tokens"])
     assert packed["loss"] == pytest.approx(apart["loss"], abs=1e-4)
 
@@ -158,24 +161,13 @@ def test_early_stopping_is_remembered_over_kill_9(trained):
 @pytest.mark.full
 def test_every_step_leaves_a_line_of_what_it_took(trained):
     (ended,) = trained.ended["plain"]
-    written = lines(trained, "plain", "metrics.jsonl")
+    written = steps(trained, "plain")
     assert [line["step"] for line in written] == list(range(1, ended["result"]["steps"] + 1))
     for line, step in zip(written, lines(trained, "plain"), strict=True):
         assert {name: line[name] for name in step} == step
         assert line["tokens"] > line["trained_tokens"] > 0
         assert line["tokens_per_s"] == pytest.approx(line["tokens"] / line["step_s"])
         assert line["rss_bytes"] > 50_000_000
-
-
-def test_a_step_is_measured_from_where_it_began(tmp_path):
-    now = [10.0]
-    metrics = Metrics(tmp_path / "metrics.jsonl", lambda: {"rss_bytes": 7}, lambda: now[0])
-    now[0] = 100.0
-    metrics.begin()
-    now[0] = 102.0
-    metrics.write({"step": 1}, tokens=50)
-    (line,) = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert (line["step_s"], line["tokens_per_s"], line["rss_bytes"]) == (2.0, 25.0, 7)
 
 
 @pytest.mark.parametrize(
