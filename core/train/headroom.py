@@ -13,7 +13,7 @@ import psutil
 
 from core.contract import Stage
 from core.env import cgroup
-from core.events import Continued, MemoryLow, OnEvent
+from core.events import Continued, MemoryLow, OnEvent, Progress
 from core.train.limits import HeadroomLimits
 
 Place = Literal["GPU", "host", "cgroup"]
@@ -112,8 +112,12 @@ class Headroom:
             self._tell(step, room, "shrink-asked")
 
     def _wait(self, place: str) -> None:
-        until = self._clock() + self._patience_s
-        while self._clock() < until and not self._stopping():
+        began = self._clock()
+        while (waited := self._clock() - began) < self._patience_s and not self._stopping():
+            # said at each look: a training that waits is not one that hangs
+            self._on_event(
+                Progress(stage=Stage.TRAIN, task=f"memory, {place}", done=waited, total=self._patience_s, unit="s")
+            )
             self._sleep(_LOOK_S)
             if place not in {room.place for room in self._short(self._look())}:
                 return

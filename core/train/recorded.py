@@ -82,7 +82,7 @@ class Recorded:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._offset = 0
         self._inode: int | None = None
         self._clear()
@@ -100,7 +100,7 @@ class Recorded:
     def refresh(self) -> None:
         """Read the lines that were added; from the beginning where the file is another one, nothing where it is not there."""
         try:
-            with self._path.open("rb") as stream:
+            with self.path.open("rb") as stream:
                 self._read(stream)
         except FileNotFoundError:
             self._clear()

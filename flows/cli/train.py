@@ -1,4 +1,4 @@
-"""`edgekiln train`: train the student; what presets there are for it."""
+"""`edgekiln train`: train the student; what presets there are for it. Watching one is in watch.py."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ app = App(name="train")
 _DEFAULT_CHOICE = Choice()
 _DEFAULT_COMMON = Common()
 _GIB = 1 << 30
+
+
+app.command("flows.cli.watch:watch", name="watch")
 
 
 @app.default

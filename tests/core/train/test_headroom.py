@@ -59,7 +59,7 @@ class Machine:
 
     @property
     def told(self) -> list[str]:
-        return [getattr(event, "action", event.kind) for event in self.heard]
+        return [getattr(event, "action", event.kind) for event in self.heard if event.kind != "progress"]
 
 
 def test_nothing_is_done_while_there_is_enough():
@@ -107,6 +107,7 @@ def test_it_waits_no_longer_than_its_patience_nor_past_a_stop():
     machine.free_mib = 300
     headroom.mind(2)
     assert sum(machine.slept) == pytest.approx(30)
+    assert len([event for event in machine.heard if event.kind == "progress"]) == 30  # who watches knows that it lives
     stopped = Machine()
     headroom = stopped.headroom()
     stopped.free_mib, stopped.stopping = 300, True
