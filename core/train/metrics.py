@@ -35,7 +35,8 @@ _LORA_SPEED = ("r", "target_modules", "use_dora")
 def speed_key(config: TrainConfig) -> str:
     """Return the hash of the settings that decide how long a step takes, on a machine and with rows that are given."""
     told = config.model_dump(mode="json")
-    return digest_of({**{name: told[name] for name in _SPEED}, **{name: told["lora"][name] for name in _LORA_SPEED}})
+    lora = {name: told["lora"][name] for name in _LORA_SPEED}
+    return digest_of({**{name: told[name] for name in _SPEED}, **lora, **told["parallel"]})
 
 
 class Metrics:

@@ -23,6 +23,17 @@ class LoraConfig(Section):
     use_rslora: bool = Field(default=False, description="Scale by lora_alpha / sqrt(r), so that a large r learns as fast")
 
 
+class ParallelConfig(Section):
+    """In how many processes on this machine the student is trained, each with rows of its own."""
+
+    processes: int = Field(
+        default=1, ge=1, le=64, description="Processes, one a GPU; a step takes so many times the rows of one"
+    )
+    strategy: Literal["ddp"] = Field(
+        default="ddp", description="A file of configs/accelerate: what each process holds, ddp the whole student"
+    )
+
+
 class TrainConfig(Section):
     """How the student is trained."""
 
@@ -57,6 +68,7 @@ class TrainConfig(Section):
     gradient_checkpointing: bool | None = Field(
         default=None, description="Compute activations twice instead of keeping them; none does so on a GPU"
     )
+    parallel: ParallelConfig = ParallelConfig()
     seed: int = Field(default=42, ge=0, le=MAX_SEED)
     eval_steps: int | None = Field(
         default=None, ge=1, description="Optimiser steps between held-out losses; none measures them at both ends only"

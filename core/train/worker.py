@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from core.train.headroom import Headroom
 from core.train.held_out.worker import Evaluation, labels_of
 from core.train.metrics import Metrics
 from core.train.request import TrainRequest, TrainResult
+from core.train.several import worker as several
 from core.train.state import worker as state
 from core.train.stop import Stop
 from core.worker_process import main
@@ -62,12 +64,13 @@ def _train(request: TrainRequest, stop: Stop, on_event: OnEvent) -> TrainResult:
     train_rows, held_out = _read(request.train), _read(request.held_out)
     evaluation = Evaluation(held_out, config.per_device_train_batch_size, tokenizer.pad_token_id or 0, on_event, stop)
     gauges = Gauges(chosen_device(config))
-    metrics = Metrics(Path(request.metrics), gauges.read)
+    metrics = Metrics(Path(request.metrics if several.is_first() else os.devnull), gauges.read)
     headroom = Headroom(config.headroom, on_event, look=gauges.rooms, free=free_caches, stopping=stop.is_asked)
     trainer = _trainer(request, tokenizer, train_rows, evaluation, metrics=metrics, headroom=headroom)
     base_loss = evaluation.loss_of_base(trainer.model)
     metrics.held_out(0, base_loss)
-    write_json_lines(Path(request.steps), step_records(_history(request.resume_from)))
+    if several.is_first():
+        write_json_lines(Path(request.steps), step_records(_history(request.resume_from)))
     with disk_full_is_an_error(Path(request.checkpoints)), contextlib.suppress(WaitedEnough):
         trainer.train(resume_from_checkpoint=request.resume_from)
     return _finish(request, trainer, evaluation, base_loss)
@@ -79,11 +82,8 @@ def _finish(request: TrainRequest, trainer: ExactTrainer, evaluation: Evaluation
         adapter_step = _take_best(request, trainer, evaluation.on_event)
     loss = evaluation.loss(trainer.model, "trained")
     steps = step_records(trainer.state.log_history)
-    write_json_lines(Path(request.steps), steps)
-    if held_out := held_out_records(trainer.state.log_history):
-        write_json_lines(Path(request.held_out_losses), held_out)
-    shutil.rmtree(request.adapter, ignore_errors=True)
-    state.save_adapter(trainer.model, Path(request.adapter), request.student_name)
+    if several.is_first():
+        _write(request, trainer, steps)
     return TrainResult(
         base_held_out_loss=base_loss,
         held_out_loss=loss,
@@ -93,6 +93,14 @@ def _finish(request: TrainRequest, trainer: ExactTrainer, evaluation: Evaluation
         trained_tokens=sum(record["trained_tokens"] for record in steps),
         device=chosen_device(request.config),
     )
+
+
+def _write(request: TrainRequest, trainer: ExactTrainer, steps: list[dict[str, Any]]) -> None:
+    write_json_lines(Path(request.steps), steps)
+    if held_out := held_out_records(trainer.state.log_history):
+        write_json_lines(Path(request.held_out_losses), held_out)
+    shutil.rmtree(request.adapter, ignore_errors=True)
+    state.save_adapter(trainer.model, Path(request.adapter), request.student_name)
 
 
 def _take_best(request: TrainRequest, trainer: ExactTrainer, on_event: OnEvent) -> int:
@@ -133,11 +141,16 @@ def _trainer(
             headroom=headroom,
         ),
         model=load_student(request.student_folder, config, device, compute_dtype(device)),
-        args=_arguments(config, device, state.cleared(Path(request.checkpoints) / "writing")),
+        args=_arguments(config, device, _scratch(Path(request.checkpoints))),
         train_dataset=_dataset(rows, config),
         processing_class=tokenizer,
         peft_config=lora_config(config),
     )
+
+
+def _scratch(folder: Path) -> Path:
+    """Return the folder checkpoints are written in; the first process empties it, before any writes there."""
+    return state.cleared(folder / "writing") if several.is_first() else folder / "writing"
 
 
 def _history(checkpoint: str | None) -> list[dict[str, Any]]:
@@ -150,6 +163,11 @@ def _history(checkpoint: str | None) -> list[dict[str, Any]]:
 def chosen_device(config: TrainConfig) -> str:
     """Return where the configuration trains here, `cpu` or `cuda`; ToolMissing when it wants a GPU torch does not see."""
     usable = torch.cuda.is_available()
+    if usable and config.device != "cpu" and several.ranks() > torch.cuda.device_count():
+        raise ToolMissing(
+            f"train.parallel.processes is {several.ranks()}, torch sees {torch.cuda.device_count()} GPUs",
+            remedy="Set train.parallel.processes to the number of GPUs, or train.device=cpu.",
+        )
     if config.device == "cuda" and not usable:
         raise ToolMissing(
             "train.device is cuda and torch sees no CUDA GPU", remedy="Set train.device=cpu or mend the driver."
@@ -183,7 +201,10 @@ def load_student(folder: str, config: TrainConfig, device: str, dtype: torch.dty
             bnb_4bit_compute_dtype=dtype,
         )
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, quantization_config=quantisation, device_map={"": device}
+        folder,
+        dtype=dtype,
+        quantization_config=quantisation,
+        device_map={"": f"cuda:{several.rank()}" if device == "cuda" else device},
     )
     _keep_as_quantised(model)
     return model

@@ -133,16 +133,20 @@ def load_scaler(scaler: Any, folder: Path) -> None:
     scaler.load_state_dict(_read(folder / _SCALER))
 
 
-def save_rng(folder: Path) -> dict[str, str]:
-    """Write the state of every random generator and return the digest of each."""
+def save_rng(folder: Path, rank: int = 0) -> dict[str, str]:
+    """Write the state of every random generator of a process and return the digest of each."""
     states = _rng()
-    _write(folder / _RNG, states)
+    _write(folder / _rng_name(rank), states)
     return {name: digest_of(state) for name, state in states.items()}
 
 
-def load_rng(folder: Path) -> list[str]:
+def _rng_name(rank: int) -> str:
+    return f"rng-{rank}.json" if rank else _RNG
+
+
+def load_rng(folder: Path, rank: int = 0) -> list[str]:
     """Put every random generator back and return the names of those that are not as they were: this machine has others."""
-    states = _read(folder / _RNG)
+    states = _read(folder / _rng_name(rank))
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, *rest = states["numpy"]
