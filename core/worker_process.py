@@ -133,8 +133,8 @@ def ranks() -> int:
 
 
 def adopt() -> None:
-    """Let the workers that this process starts die with it."""
-    os.environ["EDGEKILN_PARENT"] = str(os.getpid())
+    """Let the workers that this process starts die with it, and take no module from the folder they are started in."""
+    os.environ |= {"EDGEKILN_PARENT": str(os.getpid()), "PYTHONSAFEPATH": "1"}
 
 
 def die_with_parent() -> None:

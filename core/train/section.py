@@ -29,8 +29,9 @@ class ParallelConfig(Section):
     processes: int = Field(
         default=1, ge=1, le=64, description="Processes, one a GPU; a step takes so many times the rows of one"
     )
-    strategy: Literal["ddp"] = Field(
-        default="ddp", description="A file of configs/accelerate: what each process holds, ddp the whole student"
+    strategy: Literal["ddp", "fsdp"] = Field(
+        default="ddp",
+        description="A file of configs/accelerate: each process holds the whole student (ddp) or, on GPUs, a part (fsdp)",
     )
 
 

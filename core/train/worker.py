@@ -42,6 +42,7 @@ from core.train.held_out.worker import Evaluation, labels_of
 from core.train.metrics import Metrics
 from core.train.request import TrainRequest, TrainResult
 from core.train.several import worker as several
+from core.train.shards import worker as shards
 from core.train.state import worker as state
 from core.train.stop import Stop
 from core.worker_process import main
@@ -81,9 +82,9 @@ def _finish(request: TrainRequest, trainer: ExactTrainer, evaluation: Evaluation
     if request.config.early_stopping_patience is not None:
         adapter_step = _take_best(request, trainer, evaluation.on_event)
     loss = evaluation.loss(trainer.model, "trained")
-    steps = step_records(trainer.state.log_history)
+    steps, weights = step_records(trainer.state.log_history), shards.whole_adapter(trainer.model)
     if several.is_first():
-        _write(request, trainer, steps)
+        _write(request, trainer, steps, weights)
     return TrainResult(
         base_held_out_loss=base_loss,
         held_out_loss=loss,
@@ -95,12 +96,17 @@ def _finish(request: TrainRequest, trainer: ExactTrainer, evaluation: Evaluation
     )
 
 
-def _write(request: TrainRequest, trainer: ExactTrainer, steps: list[dict[str, Any]]) -> None:
+def _write(
+    request: TrainRequest,
+    trainer: ExactTrainer,
+    steps: list[dict[str, Any]],
+    weights: dict[str, torch.Tensor] | None,
+) -> None:
     write_json_lines(Path(request.steps), steps)
     if held_out := held_out_records(trainer.state.log_history):
         write_json_lines(Path(request.held_out_losses), held_out)
     shutil.rmtree(request.adapter, ignore_errors=True)
-    state.save_adapter(trainer.model, Path(request.adapter), request.student_name)
+    state.save_adapter(trainer.model, Path(request.adapter), request.student_name, weights)
 
 
 def _take_best(request: TrainRequest, trainer: ExactTrainer, on_event: OnEvent) -> int:
@@ -168,6 +174,11 @@ def chosen_device(config: TrainConfig) -> str:
             f"train.parallel.processes is {several.ranks()}, torch sees {torch.cuda.device_count()} GPUs",
             remedy="Set train.parallel.processes to the number of GPUs, or train.device=cpu.",
         )
+    if config.parallel.strategy == "fsdp" and several.ranks() > 1 and not (usable and config.device != "cpu"):
+        raise ToolMissing(
+            "train.parallel.strategy is fsdp, which needs GPUs: accelerate shards on nothing else",
+            remedy="Set train.parallel.strategy=ddp.",
+        )
     if config.device == "cuda" and not usable:
         raise ToolMissing(
             "train.device is cuda and torch sees no CUDA GPU", remedy="Set train.device=cpu or mend the driver."
@@ -199,6 +210,8 @@ def load_student(folder: str, config: TrainConfig, device: str, dtype: torch.dty
             bnb_4bit_quant_type=config.quantisation,
             bnb_4bit_use_double_quant=config.double_quantisation,
             bnb_4bit_compute_dtype=dtype,
+            # 4-bit weights are sharded only as numbers of the type that is computed in (accelerate, fsdp2_prepare_model)
+            bnb_4bit_quant_storage=dtype if config.parallel.strategy == "fsdp" else torch.uint8,
         )
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder,

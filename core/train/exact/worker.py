@@ -30,6 +30,7 @@ from core.train.held_out.worker import IGNORED, Evaluation
 from core.train.metrics import Metrics, speed_key
 from core.train.request import TrainRequest
 from core.train.several import worker as several
+from core.train.shards import worker as shards
 from core.train.state import worker as state
 from core.train.stop import Stop
 
@@ -89,7 +90,8 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         super().__init__(**named)
         fix_adapter_dtype(self.model)
         self._around = around
-        self._trained_tokens = self._tokens = 0
+        self._trained_tokens: int | torch.Tensor = 0
+        self._tokens: int | torch.Tensor = 0
         self._finished_step = around.resumed.taken.step if around.resumed else 0
         self._detector = StepDetector(around.request.config.detection)
 
@@ -167,20 +169,21 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any
     ) -> torch.Tensor:
-        """Count the tokens of a micro-batch and check its loss."""
+        """Count the tokens of a micro-batch, without waiting for the GPU, and check its loss."""
         seen = inputs.get("attention_mask")
-        self._tokens += inputs["input_ids"].numel() if seen is None else int(seen.sum())
-        self._trained_tokens += int((inputs["labels"][:, 1:] != IGNORED).sum())
+        self._tokens += inputs["input_ids"].numel() if seen is None else seen.sum()
+        self._trained_tokens += (inputs["labels"][:, 1:] != IGNORED).sum()
         loss: torch.Tensor = super().training_step(model, inputs, *rest, **named)
         self._require_number("loss", float(loss))
         return loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = shards.whole(super()._get_grad_norm(model, grad_norm=grad_norm))
         if not self.args.fp16:  # with fp16 an Inf gradient is how the scaler finds its scale; it skips such a step itself
             self._require_number("gradient norm", float(norm))
         every = self._around.request.config.layer_norm_steps
-        if every is not None and (self.state.global_step + 1) % every == 0 and math.isfinite(float(norm)):
+        asked = every is not None and (self.state.global_step + 1) % every == 0 and math.isfinite(float(norm))
+        if asked and not shards.is_sharded(self.model):
             norms = layer_grad_norms(self.model, clipped_by(float(norm), self.args.max_grad_norm))
             self._around.metrics.beside(layer_grad_norms=norms)
         return norm
@@ -197,7 +200,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         if "loss" not in logs:
             super().log(logs, start_time)
             return
-        logs["trained_tokens"], tokens = several.summed(self._trained_tokens, self._tokens)
+        logs["trained_tokens"], tokens = several.summed(int(self._trained_tokens), int(self._tokens))
         self._trained_tokens = self._tokens = 0
         super().log(logs, start_time)
         (record,) = step_records(self.state.log_history[-1:])
@@ -263,24 +266,27 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
             several.wait_for_all()
             if not several.is_first():
                 state.save_rng(written, several.rank())
+            weights, optimiser = shards.whole_adapter(self.model), shards.whole(self.optimizer.state_dict())
             several.wait_for_all()
             if several.is_first():
-                self._keep(written, folder)
+                self._keep(written, folder, weights, optimiser)
             several.wait_for_all()
         around.on_event(CheckpointSaved(step=step))
         if several.is_first():
             retention.thin(folder, scratch)
 
-    def _keep(self, written: Path, folder: Path) -> None:
+    def _keep(
+        self, written: Path, folder: Path, weights: dict[str, torch.Tensor] | None, optimiser: dict[str, Any]
+    ) -> None:
         try:
-            checkpoints.keep(written, folder, self._write(written))
+            checkpoints.keep(written, folder, self._write(written, weights, optimiser))
         finally:  # on a full disk what was half written gives its space back
             shutil.rmtree(written, ignore_errors=True)
 
-    def _write(self, folder: Path) -> Taken:
+    def _write(self, folder: Path, weights: dict[str, torch.Tensor] | None, optimiser: dict[str, Any]) -> Taken:
         request, step = self._around.request, self.state.global_step
-        state.save_adapter(self.model, folder, request.student_name)
-        state.save_optimiser(self.optimizer, folder)
+        state.save_adapter(self.model, folder, request.student_name, weights)
+        state.save_optimiser(optimiser, folder)
         state.save_schedule(self.lr_scheduler, self.accelerator.scaler, folder)
         self.state.save_to_json(str(folder / state.TRAINER_STATE))
         return Taken(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import signal
 import sys
 from pathlib import Path
@@ -25,7 +26,9 @@ SHORT = {"num_train_epochs": 1, "eval_steps": None, "checkpoint_steps": 100}
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 ALL_ROWS = {**SHORT, "per_device_train_batch_size": 40, "gradient_accumulation_steps": 1, "lora": LORA}
 RUNS = {
-    "plain": {},
+    "plain": {"layer_norm_steps": 4},
+    "clipped": {"layer_norm_steps": 1, "max_grad_norm": 0.01},
+    "short": {"headroom": {"min_host_mib": 1 << 30, "patience_s": 0}},
     "rank-stabilised": {"lora": {**LORA, "use_rslora": True}},
     "scaled": {"lora": {**LORA, "lora_alpha": 16}},
     "dora": {"lora": {**LORA, "use_dora": True}},
@@ -156,6 +159,36 @@ def test_early_stopping_ends_with_the_best_adapter(trained):
 def test_early_stopping_is_remembered_over_kill_9(trained):
     assert trained.ended["early-killed"][0]["signal"] == signal.SIGKILL
     assert trained.outcome("early-killed") == trained.outcome("early")
+
+
+@pytest.mark.full
+def test_layers_have_the_norms_that_they_had_before_clipping_and_only_where_asked(trained):
+    for name, asked in (("plain", 4), ("clipped", 1)):
+        for line in steps(trained, name):
+            assert ("layer_grad_norms" in line) == (line["step"] % asked == 0)
+            if "layer_grad_norms" in line:
+                assert line["layer_grad_norms"].keys() == {"0", "1"}
+                assert math.hypot(*line["layer_grad_norms"].values()) == pytest.approx(line["grad_norm"], rel=1e-3)
+    assert all(line["grad_norm"] > 0.01 for line in steps(trained, "clipped"))
+
+
+@pytest.mark.full
+def test_a_training_short_of_memory_says_so_and_learns_the_same(trained):
+    (ended,) = trained.ended["short"]
+    told = [event["action"] for event in ended["heard"] if event["kind"] == "memory-low"]
+    assert told[:2] == ["caches-freed", "shrink-asked"]
+    assert losses(trained, "short") == losses(trained, "plain")
+
+
+@pytest.mark.full
+def test_a_training_tells_what_it_runs_on_and_its_bases_loss_first(trained):
+    (ended,) = trained.ended["plain"]
+    base, start, *_ = lines(trained, "plain", "metrics.jsonl")
+    assert (base["kind"], base["step"]) == ("held-out", 0)
+    assert base["held_out_loss"] == ended["result"]["base_held_out_loss"]
+    assert (start["kind"], start["after_step"], start["steps"]) == ("start", 0, ended["result"]["steps"])
+    assert (start["device"], start["rows"], start["processes"]) == ("cpu", plan.ROWS, 1)
+    assert start["trainable_parameters"] == ended["result"]["trainable_parameters"]
 
 
 @pytest.mark.full

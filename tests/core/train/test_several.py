@@ -156,3 +156,24 @@ def test_a_failure_of_any_process_is_the_trainings_own(tiny_student, tmp_path):
     case = Case(tmp_path, tiny_student, {**TWO, "optim": "paged_adamw_8bit"})
     with pytest.raises(ToolMissing, match="the training runs on the CPU"):
         case.finish()
+
+
+def test_a_student_in_shards_is_saved_whole_and_goes_on_bit_for_bit(tiny_student, tmp_path):
+    program = str(Path(__file__).parent / "sharded.py")
+    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", program]
+    folder = tmp_path / "kept"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*argv, str(tiny_student), str(folder)], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
+    assert told["in_shards"] == [True, False]
+    assert told["resumed"] == told["sharded"][3:]
+    assert told["sharded"] == pytest.approx(told["alone"], abs=1e-4)
+    assert told["alone"][-1] < told["alone"][0]
+    assert (told["agreed"], told["summed"]) == ([True, False], [3, 10])
+
+
+def test_shards_are_refused_where_there_is_no_gpu(tiny_student, tmp_path):
+    case = Case(tmp_path, tiny_student, {**TWO, "parallel": {"processes": 2, "strategy": "fsdp"}})
+    with pytest.raises(ToolMissing, match="strategy is fsdp, which needs GPUs"):
+        case.finish()
