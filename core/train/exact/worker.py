@@ -253,7 +253,8 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
             retention.write_scores(Path(self._around.request.checkpoints), scores)
         self._around.metrics.held_out(step, loss)
         self._around.on_event(Evaluated(step=step, held_out_loss=loss))
-        if waited_enough(list(scores.values()), self._around.request.config.early_stopping_patience):
+        enough = waited_enough(list(scores.values()), self._around.request.config.early_stopping_patience)
+        if several.some_say(enough and several.is_first())[0]:
             raise WaitedEnough
 
     def _save(self) -> None:
