@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from flows.cli.session import Common, answer, begin, shelf
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from core.train.watching import Seen, Watched
     from core.workspace import Workspace
@@ -117,7 +117,7 @@ def _begun(console: Console, workspace: Workspace, training: str | None, every_s
         time.sleep(every_s)
 
 
-def _view(seen: Seen, console: Console) -> object:
+def _view(seen: Seen, console: Console) -> RenderableType:
     from flows.cli.watch_view import view
 
     size = console.size
