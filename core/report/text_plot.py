@@ -63,12 +63,13 @@ def _grid(
     before: tuple[int, int, int] | None = None
     for mark in marks:
         column = round((mark.x - first) / span * (columns - 1))
-        top, bottom = (_row(value, bounds, rows, logarithmic=logarithmic) for value in (mark.high, mark.low))
+        highest, lowest = (_row(value, bounds, rows, logarithmic=logarithmic) for value in (mark.high, mark.low))
+        top, bottom = highest, lowest
         if before is not None and column - before[0] <= 1:  # joined to its neighbour, whatever lies between them
             top, bottom = min(top, before[2]), max(bottom, before[1])
         for row in range(top, bottom + 1):
             grid[row][column] = True
-        before = (column, *(_row(value, bounds, rows, logarithmic=logarithmic) for value in (mark.high, mark.low)))
+        before = (column, highest, lowest)
     return grid
 
 

@@ -11,7 +11,9 @@ class GpuGauge:
     """Reads utilisation, power and temperature of the GPU on a PCI bus address such as "00000000:01:00.0"."""
 
     def __init__(self, bus_id: str | None) -> None:
-        self._nvml, self._handle = _handle(bus_id) if bus_id else (None, None)
+        found = _handle(bus_id) if bus_id else (None, None)
+        self._nvml: Any = found[0]
+        self._handle: Any = found[1]
 
     def read(self) -> dict[str, float]:
         """Return what this GPU tells: `gpu_utilisation` as a share of 1, `gpu_power_w`, `gpu_temperature_c`."""

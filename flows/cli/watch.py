@@ -74,9 +74,10 @@ def _drawn(seen: Seen) -> str:
     from flows.cli.watch_view import view
 
     width = max(_NARROWEST, get_terminal_size((80, 0)).columns)
-    console = Console(file=StringIO(), width=width, color_system=None, highlight=False, emoji=False)
+    drawn = StringIO()
+    console = Console(file=drawn, width=width, color_system=None, highlight=False, emoji=False)
     console.print(view(seen, width=width, height=_ONCE_LINES, ascii_only=not _shows_braille(sys.stdout.encoding)))
-    return console.file.getvalue().rstrip("\n")  # type: ignore[attr-defined]  # the StringIO above
+    return drawn.getvalue().rstrip("\n")
 
 
 def _shows_braille(encoding: str | None) -> bool:

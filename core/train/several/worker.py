@@ -41,7 +41,8 @@ def summed(*mine: int) -> tuple[int, ...]:
 @cache
 def _beside() -> distributed.ProcessGroup:
     """Return a group that speaks from CPU to CPU: a word between two steps makes no GPU wait."""
-    return distributed.new_group(backend="gloo")
+    group: distributed.ProcessGroup = distributed.new_group(backend="gloo")
+    return group
 
 
 def wait_for_all() -> None:
