@@ -271,6 +271,7 @@ def _arguments(config: TrainConfig, device: str, writing: Path) -> SFTConfig:
         packing=config.packing,
         train_sampling_strategy="sequential" if config.order == "by_length" else "random",
         completion_only_loss=True,
+        ddp_find_unused_parameters=False if several.ranks() > 1 else None,  # every weight of an adapter is used
         dataset_kwargs={"skip_prepare_dataset": True},
         save_strategy="no",  # exact/worker.py saves
         logging_steps=1,
