@@ -26,6 +26,7 @@ from core.label.section import LabelConfig as LabelConfig  # noqa: PLC0414  # a 
 from core.mistakes import describe, shortened
 from core.remote.settings import RemoteConfig
 from core.section import Operational, Section
+from core.train import presets
 from core.train.section import LoraConfig as LoraConfig  # noqa: PLC0414  # sections like the others
 from core.train.section import TrainConfig as TrainConfig  # noqa: PLC0414
 from core.yaml_file import parse_yaml, read_yaml
@@ -217,7 +218,7 @@ def profile_names() -> list[str]:
 
 
 def load(profile: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Profile:
-    """Read a profile by name or path and apply overrides.
+    """Read a profile by name or path and apply overrides; below both lie the settings of the preset `train.preset` names.
 
     Overrides are `key.path=value` strings (the value is YAML) or a mapping of dotted keys. UnknownProfile, or BadConfig
     that names every mistake at once.
@@ -226,6 +227,10 @@ def load(profile: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Pro
     tree = read_yaml(path)
     tree.setdefault("name", path.stem)
     problems = [problem for key, value in parse_overrides(overrides) if (problem := _put(tree, key, value))]
+    try:
+        _put_preset_under(tree)
+    except BadConfig as error:
+        problems.append(error.problem)
     try:
         loaded = Profile.model_validate(tree)
     except ValidationError as error:
@@ -278,6 +283,25 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> str | None:
         node = child
     node[last] = value
     return None
+
+
+def preset_folders() -> tuple[Path, ...]:
+    """Return the folders of the shipped and the user's own presets; the latter's count."""
+    return shipped("presets"), user_folder() / "presets"
+
+
+def _put_preset_under(tree: dict[str, Any]) -> None:
+    """Lay the preset that `train.preset` names under the profile's own settings; `auto` becomes this machine's."""
+    train = tree.get("train")
+    if not isinstance(train, dict) or not isinstance(asked := train.get("preset"), str):
+        return
+    if asked == presets.AUTO:
+        from core.env.presets import for_this_machine  # it reads the folders above
+
+        preset = for_this_machine(str(train.get("device", "auto")))
+    else:
+        preset = presets.named(asked, preset_folders())
+    tree["train"] = {**presets.under(train, preset.train), "preset": preset.name}
 
 
 def _nearest(key: str) -> str:

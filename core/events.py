@@ -122,6 +122,21 @@ class TrainStep(_Event):
     grad_norm: float | None
 
 
+class MemoryLow(_Event):
+    """Memory is about to run out where a training takes place, and what was done about it.
+
+    `shrink-asked`: what the training itself holds is too much; whoever watches it may go on with smaller micro-batches.
+    """
+
+    kind: Literal["memory-low"] = "memory-low"
+    step: int
+    place: Literal["GPU", "host", "cgroup"]
+    free_bytes: int
+    total_bytes: int
+    limit_bytes: int
+    action: Literal["caches-freed", "paused", "shrink-asked"]
+
+
 class CheckpointSaved(_Event):
     """A checkpoint was written and verified."""
 
@@ -193,6 +208,7 @@ Event = Annotated[
     | Note
     | Found
     | TrainStep
+    | MemoryLow
     | CheckpointSaved
     | Evaluated
     | Resumed

@@ -15,6 +15,7 @@ from core.events import (
     Evaluated,
     Event,
     Found,
+    MemoryLow,
     Note,
     OnEvent,
     Paused,
@@ -37,6 +38,11 @@ from core.report.visible import visible
 
 LOGGER = logging.getLogger("core")
 LOGGER.addHandler(logging.NullHandler())  # whoever runs core decides where its lines go
+_MEMORY_ACTIONS = {
+    "caches-freed": "caches were freed",
+    "paused": "the training pauses while other programs hold it",
+    "shrink-asked": "the training itself holds too much: smaller micro-batches are due",
+}
 _SHORTEST_SECRET = 4  # a shorter value would blank out ordinary words
 
 
@@ -74,7 +80,7 @@ def level_of(event: Event) -> int:
             return logging.DEBUG
         case RunFailed():
             return logging.ERROR
-        case SetAside() | RolledBack() | Note(level="warning") | Found() | Paused():
+        case SetAside() | RolledBack() | Note(level="warning") | Found() | Paused() | MemoryLow():
             return logging.WARNING
         case StageFinished() | StageReused() if not event.verdict.passed:
             return logging.WARNING
@@ -152,6 +158,9 @@ def _of_training(event: Event) -> str:
     match event:
         case TrainStep():
             return f"step {event.step}/{event.steps}: loss {event.loss:.4f}, learning rate {event.learning_rate:.2e}"
+        case MemoryLow():
+            left = f"{event.free_bytes >> 20} MiB < {event.limit_bytes >> 20} MiB of memory left ({event.place})"
+            return f"step {event.step}: {left}, {_MEMORY_ACTIONS[event.action]}"
         case CheckpointSaved():
             return f"checkpoint at step {event.step} saved and verified"
         case Evaluated():

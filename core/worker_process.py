@@ -96,23 +96,45 @@ def _read_failure(path: Path) -> EdgekilnError:
 
 
 def main(request: type[Request], work: Callable[[Request, Path, OnEvent], Contract]) -> None:
-    """Run a worker's side: read the request, do the work, write the result; the process dies with its parent."""
+    """Run a worker's side: read the request, do the work, write the result; the process dies with its parent.
+
+    Of several processes only the first tells events and writes the result; any that fails says why.
+    """
     folder = Path(sys.argv[1])
     die_with_parent()
+    is_first = rank() == 0
     with (folder / "events.jsonl").open("ab", buffering=0) as stream:
 
         def emit(event: Event) -> None:
-            stream.write(event.model_dump_json().encode() + b"\n")
+            if is_first:
+                stream.write(event.model_dump_json().encode() + b"\n")
 
         try:
             result = work(request.model_validate_json((folder / "request.json").read_bytes()), folder, emit)
         except EdgekilnError as error:
             failure = _Failure(kind=type(error).__name__, problem=error.problem, remedy=error.remedy)
-            write_atomic(folder / "failure.json", failure.model_dump_json().encode())
+            if is_first or not (folder / "failure.json").exists():
+                write_atomic(folder / "failure.json", failure.model_dump_json().encode())
             sys.exit(error.exit_status)
         except ValidationError as error:
             sys.exit(f"{request.__name__}: {error}")
-    write_atomic(folder / "result.json", result.model_dump_json().encode())
+    if is_first:
+        write_atomic(folder / "result.json", result.model_dump_json().encode())
+
+
+def rank() -> int:
+    """Return which of the processes of one worker this is, counted from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def ranks() -> int:
+    """Return how many processes the worker has."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def adopt() -> None:
+    """Let the workers that this process starts die with it, and take no module from the folder they are started in."""
+    os.environ |= {"EDGEKILN_PARENT": str(os.getpid()), "PYTHONSAFEPATH": "1"}
 
 
 def die_with_parent() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from core import catalogue, config
 from core.contract import Stage
 from core.errors import ConfigError
+from core.train import presets
 
 Quantisation = Literal["F32", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
 
@@ -28,18 +29,21 @@ if TYPE_CHECKING:
     TeacherName = str
     StudentName = str
     DeviceName = str
+    PresetName = str
     StageName = str
 else:
     ProfileName = Literal[tuple(config.profile_names())]
     TeacherName = Literal[tuple(models_for("teacher"))]
     StudentName = Literal[tuple(models_for("student"))]
     DeviceName = Literal[tuple(catalogue.names("devices"))]
+    PresetName = Literal[(presets.AUTO, *presets.files(config.preset_folders()))]
     StageName = Literal[tuple(stage.value for stage in Stage)]
 
 
 def chosen(**choices: Any) -> dict[str, Any]:
     """Return the form's choices as dotted overrides; what was left empty keeps the profile's value."""
     keys = {"dataset": "data.sources", "student": "train.student", "teacher": "label.teacher", "device": "bench.device"}
+    keys |= {"preset": "train.preset"}
     put = {keys[name]: value for name, value in choices.items() if name in keys and value}
     if "data.sources" in put:
         put["data.sources"] = [put["data.sources"]]

@@ -9,7 +9,7 @@ from core.config import parse_overrides
 from core.promote import conclude, refuse_failed
 from core.report.run_page import write_run_page
 from core.runs import read_run
-from flows.choices import DeviceName, ProfileName, Quantisation, StageName, StudentName, TeacherName, chosen
+from flows.choices import DeviceName, PresetName, ProfileName, Quantisation, StageName, StudentName, TeacherName, chosen
 from flows.hooks import tell_of_crash
 from flows.opening import opened, run_name
 from tasks.bench import pi_benchmark
@@ -30,6 +30,7 @@ def distill(
     dataset: str | None = None,
     student: StudentName | None = None,
     teacher: TeacherName | None = None,
+    preset: PresetName | None = None,
     quantisations: tuple[Quantisation, ...] = (),
     device: DeviceName | None = None,
     overrides: tuple[str, ...] = (),
@@ -44,6 +45,7 @@ def distill(
         dataset: A JSONL file with prompts, or builtin:python-docs.
         student: The model that learns.
         teacher: The model that answers the prompts.
+        preset: Training settings below the profile's own; auto takes those for this machine.
         quantisations: The GGUF files to make.
         device: Where the files are measured.
         overrides: Any other field, one entry each, such as train.lora.r=32.
@@ -51,8 +53,8 @@ def distill(
         workspace: The folder for everything that is made; empty takes EDGEKILN_WORKSPACE, then .edgekiln.
         force: Do this stage and those after it again although finished results are there.
     """
-    form = chosen(dataset=dataset, student=student, teacher=teacher, quantisations=quantisations, device=device)
-    changes = {**form, **dict(parse_overrides(overrides))}
+    form = {"dataset": dataset, "student": student, "teacher": teacher, "preset": preset, "device": device}
+    changes = {**chosen(**form, quantisations=quantisations), **dict(parse_overrides(overrides))}
     with opened(profile_file or profile, changes, workspace, force) as job:
         make_and_promote(job)
     write_run_page(job.workspace, read_run(job.workspace, job.run_id))

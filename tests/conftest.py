@@ -29,6 +29,7 @@ _USE_EVERY_CORE = (
     "tests/core/export/",
     "tests/core/train/test_options",
     "tests/core/train/test_resume",
+    "tests/core/train/test_several",
     "tests/core/train/test_student",
     "tests/core/train/test_train",
     "tests/core/env/trial/",

@@ -16,6 +16,32 @@ def memory_limit_bytes(root: Path = _ROOT, membership: Path = Path("/proc/self/c
     return min(limits, default=None)
 
 
+def memory_room(root: Path = _ROOT, membership: Path = Path("/proc/self/cgroup")) -> tuple[int, int] | None:
+    """Return what is left and the limit in bytes where least is left on the way to the root; None without a limit.
+
+    File pages that the kernel takes back when memory is short (`inactive_file`) count as left.
+    """
+    found = [room for folder in _folders(_read(membership) or "", root, "memory") if (room := _room(folder)) is not None]
+    return min(found, default=None)
+
+
+def _room(folder: Path) -> tuple[int, int] | None:
+    for limit_name, use_name, idle_name in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        limit, used = (parse_memory(_read(folder / name) or "") for name in (limit_name, use_name))
+        if limit is not None and used is not None:
+            return max(0, limit - used + stat_of(_read(folder / "memory.stat") or "", idle_name)), limit
+    return None
+
+
+def stat_of(text: str, name: str) -> int:
+    """Return a number of memory.stat by its name, 0 where it is not told."""
+    words = (line.split() for line in text.splitlines())
+    return next((int(word[1]) for word in words if len(word) == 2 and word[0] == name and word[1].isdecimal()), 0)
+
+
 def cpu_limit(root: Path = _ROOT, membership: Path = Path("/proc/self/cgroup")) -> float | None:
     """Return the tightest processor quota on the way to the root in processors, or None."""
     folders = _folders(_read(membership) or "", root, "cpu")

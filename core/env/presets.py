@@ -1,78 +1,53 @@
-"""Training settings that suit a kind of machine, as data in configs/presets: which one, and how to take it over."""
+"""Which preset of configs/presets a machine gets. What a preset is and how it lies under a profile: core/train/presets.py."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+import tempfile
+from pathlib import Path
 
-from pydantic import Field, ValidationError
+from core.config import preset_folders
+from core.env.accelerators import NVML_PROBE, gpu_reading
+from core.env.probe import Probe, run_probes
+from core.errors import EnvironmentFault
+from core.train.presets import Preset, files, read
 
-from core.config import TrainConfig, shipped, user_folder
-from core.contract import Contract
-from core.errors import BadConfig
-from core.yaml_file import read_yaml
-
-_GB = 1e9
-_MIB = 1 << 20
-
-
-class Preset(Contract):
-    """Settings for `train` on a CPU, or on GPUs from one compute capability to below another; `source` says whose they are."""
-
-    name: str
-    description: str
-    source: str
-    device: Literal["cpu", "cuda"]
-    capability_from: float = Field(default=0.0, ge=0)
-    capability_below: float | None = None
-    min_memory_gb: float = Field(default=0.0, ge=0)
-    train: dict[str, Any]
-
-    def suits(self, capability: float | None, memory_mib: int | None) -> bool:
-        """Whether it is for a GPU, or for none when `capability` is None."""
-        if capability is None or self.device == "cpu":
-            return capability is None and self.device == "cpu"
-        below = self.capability_below is None or capability < self.capability_below
-        # a card sold as 24 GB tells some hundred MiB less
-        enough = (memory_mib or 0) * _MIB >= 0.95 * self.min_memory_gb * _GB
-        return self.capability_from <= capability and below and enough
-
-    def settings(self) -> tuple[str, ...]:
-        """Return it as overrides, `train.lora.r=64`."""
-        return tuple(f"{key}={_written(value)}" for key, value in _flat(self.train, "train"))
-
-    def on(self, config: TrainConfig) -> TrainConfig:
-        """Return a configuration with the preset's settings."""
-        lora = {**config.lora.model_dump(), **self.train.get("lora", {})}
-        return TrainConfig.model_validate({**config.model_dump(), **self.train, "lora": lora})
+_NVML_S = 10.0  # without persistence mode the driver first wakes each GPU, a second or more each
 
 
 def presets() -> list[Preset]:
     """Return every preset, shipped and the user's own, by name; BadConfig for a broken one."""
-    folders = (shipped("presets"), user_folder() / "presets")
-    files = {path.stem: path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.yaml"))}
-    try:
-        return [Preset.model_validate({"name": name, **read_yaml(path)}) for name, path in sorted(files.items())]
-    except ValidationError as error:
-        mistakes = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise BadConfig(f"a preset is wrong: {mistakes}", remedy="Mend the named keys in presets/*.yaml.") from error
+    return [read(path) for path in files(preset_folders()).values()]
 
 
 def recommended(capability: str | None, memory_mib: int | None) -> Preset | None:
     """Return the narrowest preset for a GPU's compute capability such as "8.6", or for none; None when no preset suits."""
     number = None if capability is None else float(capability)
-    suiting = [preset for preset in presets() if preset.suits(number, memory_mib)]
+    suiting = [preset for preset in presets() if preset.by_machine and preset.suits(number, memory_mib)]
     return max(suiting, key=lambda preset: (preset.capability_from, preset.name), default=None)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}.{name}")
-        else:
-            yield f"{prefix}.{name}", value
+def for_this_machine(device: str) -> Preset:
+    """Return the preset for where `train.device` trains here; EnvironmentFault when there is no such place or preset.
+
+    The driver is asked in a process of its own.
+    """
+    capability, memory_mib = (None, None) if device == "cpu" else _first_gpu()
+    if device == "cuda" and capability is None:
+        raise EnvironmentFault(
+            "train.preset=auto, train.device=cuda: no NVIDIA GPU answers here",
+            remedy="See `edgekiln env`, or name a preset: edgekiln train presets",
+        )
+    if (preset := recommended(capability, memory_mib)) is None:
+        raise EnvironmentFault(
+            f"train.preset=auto: no preset is for a GPU of compute capability {capability}",
+            remedy="Name a preset, or write one: presets/NAME.yaml in the folder of your own profiles.",
+        )
+    return preset
 
 
-def _written(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _first_gpu() -> tuple[str | None, int | None]:
+    probe = Probe(name=NVML_PROBE, target="core.env.gpu:read", timeout_s=_NVML_S)
+    with tempfile.TemporaryDirectory(prefix="edgekiln-env-") as scratch:
+        reading = gpu_reading(run_probes([probe], Path(scratch)))
+    gpu = next((gpu for gpu in reading.gpus if gpu.error is None), None)
+    return (gpu.compute_capability, gpu.memory_total_mib) if gpu else (None, None)

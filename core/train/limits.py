@@ -103,3 +103,16 @@ class DetectionLimits(Section):
     first_step_s: Annotated[float, Operational] = Field(
         default=1800.0, gt=0, description="Silence allowed before those steps: loading, compiling"
     )
+
+
+class HeadroomLimits(Section):
+    """How much memory a training leaves free before it does something about it, and for how long it waits for others."""
+
+    min_gpu_mib: Annotated[int, Operational] = Field(default=256, ge=0, description="Least memory left on the GPU")
+    min_host_mib: Annotated[int, Operational] = Field(default=512, ge=0, description="Least RAM left on the machine")
+    min_cgroup_mib: Annotated[int, Operational] = Field(
+        default=256, ge=0, description="Least RAM left of a container's limit"
+    )
+    patience_s: Annotated[float, Operational] = Field(
+        default=120.0, ge=0, description="How long the training pauses at most while other programs hold the memory"
+    )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from core.section import Operational, Section
-from core.train.limits import DetectionLimits, EvictionLimits
+from core.train.limits import DetectionLimits, EvictionLimits, HeadroomLimits
 
 MAX_SEED = 2**32 - 1  # what numpy takes
 
@@ -23,10 +23,26 @@ class LoraConfig(Section):
     use_rslora: bool = Field(default=False, description="Scale by lora_alpha / sqrt(r), so that a large r learns as fast")
 
 
+class ParallelConfig(Section):
+    """In how many processes on this machine the student is trained, each with rows of its own."""
+
+    processes: int = Field(
+        default=1, ge=1, le=64, description="Processes, one a GPU; a step takes so many times the rows of one"
+    )
+    strategy: Literal["ddp", "fsdp"] = Field(
+        default="ddp",
+        description="A file of configs/accelerate: each process holds the whole student (ddp) or, on GPUs, a part (fsdp)",
+    )
+
+
 class TrainConfig(Section):
     """How the student is trained."""
 
     student: str = Field(description="A student of configs/models")
+    preset: Annotated[str | None, Operational] = Field(
+        default=None,
+        description="Settings of configs/presets that lie under the profile's own; auto takes those for this machine",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     quantisation: Literal["nf4", "fp4", "none"] = Field(default="nf4", description="4-bit format of the frozen base")
     double_quantisation: bool = True
@@ -53,6 +69,7 @@ class TrainConfig(Section):
     gradient_checkpointing: bool | None = Field(
         default=None, description="Compute activations twice instead of keeping them; none does so on a GPU"
     )
+    parallel: ParallelConfig = ParallelConfig()
     seed: int = Field(default=42, ge=0, le=MAX_SEED)
     eval_steps: int | None = Field(
         default=None, ge=1, description="Optimiser steps between held-out losses; none measures them at both ends only"
@@ -70,6 +87,10 @@ class TrainConfig(Section):
     )
     eviction: Annotated[EvictionLimits, Operational] = EvictionLimits()
     detection: Annotated[DetectionLimits, Operational] = DetectionLimits()
+    headroom: Annotated[HeadroomLimits, Operational] = HeadroomLimits()
+    layer_norm_steps: Annotated[int | None, Operational] = Field(
+        default=50, ge=1, description="Optimiser steps between gradient norms of each layer; none measures none"
+    )
     min_gain: Annotated[float, Operational] = Field(default=0.0, description="Nats the held-out loss must fall by")
     timeout_s: Annotated[float, Operational] = Field(default=86_400.0, gt=0)
 

@@ -21,6 +21,10 @@ class Stop:
         notice = self._watcher.current()
         return _error_of(notice) if notice is not None and notice.leaves else None
 
+    def is_asked(self) -> bool:
+        """Say whether there is a reason."""
+        return self.asked is not None
+
     def allows(self, save_s: float) -> bool:
         """Say whether a save of that length ends before the machine does."""
         return self._watcher.fits(save_s)

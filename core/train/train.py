@@ -92,7 +92,7 @@ def _work(
         versions=_versions(),
     )
     result = call(
-        "core.train.worker",
+        "core.train.worker" if config.parallel.processes == 1 else "core.train.launch.worker",
         request,
         TrainResult,
         staged / "worker",

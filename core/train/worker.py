@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from bitsandbytes.nn import Linear4bit
 from datasets import Dataset
@@ -36,9 +36,13 @@ from core.train import checkpoints, retention
 from core.train.cadence import Cadence
 from core.train.eviction import Watcher
 from core.train.exact.worker import Around, ExactTrainer, WaitedEnough, fix_adapter_dtype, held_out_records, step_records
+from core.train.gauges.worker import Gauges, free_caches
+from core.train.headroom import Headroom
 from core.train.held_out.worker import Evaluation, labels_of
 from core.train.metrics import Metrics
 from core.train.request import TrainRequest, TrainResult
+from core.train.several import worker as several
+from core.train.shards import worker as shards
 from core.train.state import worker as state
 from core.train.stop import Stop
 from core.worker_process import main
@@ -60,9 +64,14 @@ def _train(request: TrainRequest, stop: Stop, on_event: OnEvent) -> TrainResult:
     tokenizer = AutoTokenizer.from_pretrained(request.student_folder)
     train_rows, held_out = _read(request.train), _read(request.held_out)
     evaluation = Evaluation(held_out, config.per_device_train_batch_size, tokenizer.pad_token_id or 0, on_event, stop)
-    trainer = _trainer(request, tokenizer, train_rows, evaluation)
+    gauges = Gauges(chosen_device(config))
+    metrics = Metrics(Path(request.metrics if several.is_first() else os.devnull), gauges.read)
+    headroom = Headroom(config.headroom, on_event, look=gauges.rooms, free=free_caches, stopping=stop.is_asked)
+    trainer = _trainer(request, tokenizer, train_rows, evaluation, metrics=metrics, headroom=headroom)
     base_loss = evaluation.loss_of_base(trainer.model)
-    write_json_lines(Path(request.steps), step_records(_history(request.resume_from)))
+    metrics.held_out(0, base_loss)
+    if several.is_first():
+        write_json_lines(Path(request.steps), step_records(_history(request.resume_from)))
     with disk_full_is_an_error(Path(request.checkpoints)), contextlib.suppress(WaitedEnough):
         trainer.train(resume_from_checkpoint=request.resume_from)
     return _finish(request, trainer, evaluation, base_loss)
@@ -73,12 +82,9 @@ def _finish(request: TrainRequest, trainer: ExactTrainer, evaluation: Evaluation
     if request.config.early_stopping_patience is not None:
         adapter_step = _take_best(request, trainer, evaluation.on_event)
     loss = evaluation.loss(trainer.model, "trained")
-    steps = step_records(trainer.state.log_history)
-    write_json_lines(Path(request.steps), steps)
-    if held_out := held_out_records(trainer.state.log_history):
-        write_json_lines(Path(request.held_out_losses), held_out)
-    shutil.rmtree(request.adapter, ignore_errors=True)
-    state.save_adapter(trainer.model, Path(request.adapter), request.student_name)
+    steps, weights = step_records(trainer.state.log_history), shards.whole_adapter(trainer.model)
+    if several.is_first():
+        _write(request, trainer, steps, weights)
     return TrainResult(
         base_held_out_loss=base_loss,
         held_out_loss=loss,
@@ -88,6 +94,19 @@ def _finish(request: TrainRequest, trainer: ExactTrainer, evaluation: Evaluation
         trained_tokens=sum(record["trained_tokens"] for record in steps),
         device=chosen_device(request.config),
     )
+
+
+def _write(
+    request: TrainRequest,
+    trainer: ExactTrainer,
+    steps: list[dict[str, Any]],
+    weights: dict[str, torch.Tensor] | None,
+) -> None:
+    write_json_lines(Path(request.steps), steps)
+    if held_out := held_out_records(trainer.state.log_history):
+        write_json_lines(Path(request.held_out_losses), held_out)
+    shutil.rmtree(request.adapter, ignore_errors=True)
+    state.save_adapter(trainer.model, Path(request.adapter), request.student_name, weights)
 
 
 def _take_best(request: TrainRequest, trainer: ExactTrainer, on_event: OnEvent) -> int:
@@ -105,7 +124,13 @@ def _take_best(request: TrainRequest, trainer: ExactTrainer, on_event: OnEvent) 
 
 
 def _trainer(
-    request: TrainRequest, tokenizer: PreTrainedTokenizerBase, rows: list[TokenisedRow], evaluation: Evaluation
+    request: TrainRequest,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[TokenisedRow],
+    evaluation: Evaluation,
+    *,
+    metrics: Metrics,
+    headroom: Headroom,
 ) -> ExactTrainer:
     config, device = request.config, chosen_device(request.config)
     resumed = checkpoints.verify(Path(request.resume_from), request.training) if request.resume_from else None
@@ -118,14 +143,20 @@ def _trainer(
             evaluation=evaluation,
             device=device,
             resumed=resumed,
-            metrics=Metrics(Path(request.metrics), _memory),
+            metrics=metrics,
+            headroom=headroom,
         ),
         model=load_student(request.student_folder, config, device, compute_dtype(device)),
-        args=_arguments(config, device, state.cleared(Path(request.checkpoints) / "writing")),
+        args=_arguments(config, device, _scratch(Path(request.checkpoints))),
         train_dataset=_dataset(rows, config),
         processing_class=tokenizer,
         peft_config=lora_config(config),
     )
+
+
+def _scratch(folder: Path) -> Path:
+    """Return the folder checkpoints are written in; the first process empties it, before any writes there."""
+    return state.cleared(folder / "writing") if several.is_first() else folder / "writing"
 
 
 def _history(checkpoint: str | None) -> list[dict[str, Any]]:
@@ -138,6 +169,16 @@ def _history(checkpoint: str | None) -> list[dict[str, Any]]:
 def chosen_device(config: TrainConfig) -> str:
     """Return where the configuration trains here, `cpu` or `cuda`; ToolMissing when it wants a GPU torch does not see."""
     usable = torch.cuda.is_available()
+    if usable and config.device != "cpu" and several.ranks() > torch.cuda.device_count():
+        raise ToolMissing(
+            f"train.parallel.processes is {several.ranks()}, torch sees {torch.cuda.device_count()} GPUs",
+            remedy="Set train.parallel.processes to the number of GPUs, or train.device=cpu.",
+        )
+    if config.parallel.strategy == "fsdp" and several.ranks() > 1 and not (usable and config.device != "cpu"):
+        raise ToolMissing(
+            "train.parallel.strategy is fsdp, which needs GPUs: accelerate shards on nothing else",
+            remedy="Set train.parallel.strategy=ddp.",
+        )
     if config.device == "cuda" and not usable:
         raise ToolMissing(
             "train.device is cuda and torch sees no CUDA GPU", remedy="Set train.device=cpu or mend the driver."
@@ -151,16 +192,6 @@ def _require_optimiser(config: TrainConfig, device: str) -> None:
             f"train.optim is {config.optim}, the training runs on the CPU",
             remedy="Set train.optim=adamw_torch_fused, or train on a CUDA GPU.",
         )
-
-
-def _memory() -> dict[str, int]:
-    sizes = {"rss_bytes": psutil.Process().memory_info().rss}
-    if torch.cuda.is_available():
-        sizes |= {
-            "cuda_bytes": torch.cuda.memory_allocated(),
-            "cuda_peak_bytes": torch.cuda.max_memory_allocated(),
-        }
-    return sizes
 
 
 def compute_dtype(device: str) -> torch.dtype:
@@ -179,9 +210,14 @@ def load_student(folder: str, config: TrainConfig, device: str, dtype: torch.dty
             bnb_4bit_quant_type=config.quantisation,
             bnb_4bit_use_double_quant=config.double_quantisation,
             bnb_4bit_compute_dtype=dtype,
+            # 4-bit weights are sharded only as numbers of the type that is computed in (accelerate, fsdp2_prepare_model)
+            bnb_4bit_quant_storage=dtype if config.parallel.strategy == "fsdp" else torch.uint8,
         )
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, quantization_config=quantisation, device_map={"": device}
+        folder,
+        dtype=dtype,
+        quantization_config=quantisation,
+        device_map={"": f"cuda:{several.rank()}" if device == "cuda" else device},
     )
     _keep_as_quantised(model)
     return model
@@ -235,6 +271,7 @@ def _arguments(config: TrainConfig, device: str, writing: Path) -> SFTConfig:
         packing=config.packing,
         train_sampling_strategy="sequential" if config.order == "by_length" else "random",
         completion_only_loss=True,
+        ddp_find_unused_parameters=False if several.ranks() > 1 else None,  # every weight of an adapter is used
         dataset_kwargs={"skip_prepare_dataset": True},
         save_strategy="no",  # exact/worker.py saves
         logging_steps=1,

@@ -22,6 +22,7 @@ label:
   teacher: {teacher}  # a card of `edgekiln models`, or of models/ beside this file
 {backend}train:
   student: {student}
+  # preset: auto  # settings for this machine's GPU, or for none; all: edgekiln train presets
   # num_train_epochs: 2
   # lora: {{r: 16}}
 export:

@@ -51,7 +51,7 @@ _COMMANDS = {
         "env": ("env:app", "Check what this machine can do"),
         "data": ("data:app", "Validate a file of prompts; its card, its versions, its review"),
         "label": ("label:app", "Let the teacher answer the prompts; serve a teacher where there is no endpoint"),
-        "train": ("stages:train", "Train the student"),
+        "train": ("train:app", "Train the student; the presets for it"),
         "export": ("export:app", "Merge, convert and quantise the student; what each file is worth"),
         "bench": ("stages:bench", "Measure the quantisations on the device"),
         "ingest": ("stages:ingest", "Write the measurements into the database"),

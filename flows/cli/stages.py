@@ -9,7 +9,6 @@ from flows.cli.session import Choice, Common, answer, begin, drawn, tree
 _DEFAULT_CHOICE = Choice()
 _DEFAULT_COMMON = Common()
 
-train = App(name="train")
 bench = App(name="bench")
 ingest = App(name="ingest")
 
@@ -38,12 +37,6 @@ def run_stage(name: str, choice: Choice, common: Common, *, anew: bool = False, 
         artifact = make(Stage(name), job)
     answer(common, artifact.model_dump(mode="json"), drawn(artifact_table(artifact)))
     refuse_failed(artifact)
-
-
-@train.default
-def _train(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
-    """Train the student; goes on at the last verified checkpoint."""
-    run_stage("train", choice, common)
 
 
 @bench.default

@@ -16,16 +16,21 @@ import torch
 from trl import SFTTrainer
 
 from core.contract import Stage
-from core.errors import EnvironmentFault, TrainingDiverged
+from core.env.host import read_host
+from core.errors import EnvironmentFault, Terminated, TrainingDiverged
 from core.events import CheckpointSaved, Evaluated, Note, OnEvent, Progress, TrainStep
 from core.train import checkpoints, retention
 from core.train.cadence import Cadence
 from core.train.checkpoints import Manifest, Position, Taken
 from core.train.detection import StepDetector
 from core.train.early_stopping import waited_enough
+from core.train.gauges.worker import clipped_by, device_name, layer_grad_norms
+from core.train.headroom import Headroom
 from core.train.held_out.worker import IGNORED, Evaluation
-from core.train.metrics import Metrics
+from core.train.metrics import Metrics, speed_key
 from core.train.request import TrainRequest
+from core.train.several import worker as several
+from core.train.shards import worker as shards
 from core.train.state import worker as state
 from core.train.stop import Stop
 
@@ -44,6 +49,7 @@ class Around:
     device: str
     resumed: Manifest | None
     metrics: Metrics
+    headroom: Headroom
 
 
 class WaitedEnough(Exception):
@@ -84,7 +90,8 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         super().__init__(**named)
         fix_adapter_dtype(self.model)
         self._around = around
-        self._trained_tokens = self._tokens = 0
+        self._trained_tokens: int | torch.Tensor = 0
+        self._tokens: int | torch.Tensor = 0
         self._finished_step = around.resumed.taken.step if around.resumed else 0
         self._detector = StepDetector(around.request.config.detection)
 
@@ -111,7 +118,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         if checkpoint is None or self._around.resumed is None:
             return
         taken = self._around.resumed.taken
-        other = [f"random generator {name}" for name in state.load_rng(Path(checkpoint))]
+        other = [f"random generator {name}" for name in state.load_rng(Path(checkpoint), several.rank())]
         if taken.threads != torch.get_num_threads():
             other.append(f"{torch.get_num_threads()} threads instead of {taken.threads}")
         if (taken.device, taken.dtype) != (self._around.device, str(self.model.dtype)):
@@ -140,26 +147,45 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         measured = {record["step"] for record in held_out_records(self.state.log_history)}
         if step and self._evaluation_is_due(step) and step not in measured:  # the end came between saving and measuring
             self._evaluate_held_out()
+        self._tell_start(step)
         self._around.metrics.begin()
         return prepared
+
+    def _tell_start(self, step: int) -> None:
+        self._around.metrics.start(
+            after_step=step,
+            steps=self.state.max_steps,
+            rows=len(self.train_dataset),
+            device=self._around.device,
+            device_name=device_name(self._around.device),
+            host=read_host().fingerprint,
+            processes=several.ranks(),
+            trainable_parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            speed=speed_key(self._around.request.config),
+        )
 
     # --- one step
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any
     ) -> torch.Tensor:
-        """Count the tokens of a micro-batch and check its loss."""
+        """Count the tokens of a micro-batch, without waiting for the GPU, and check its loss."""
         seen = inputs.get("attention_mask")
-        self._tokens += inputs["input_ids"].numel() if seen is None else int(seen.sum())
-        self._trained_tokens += int((inputs["labels"][:, 1:] != IGNORED).sum())
+        self._tokens += inputs["input_ids"].numel() if seen is None else seen.sum()
+        self._trained_tokens += (inputs["labels"][:, 1:] != IGNORED).sum()
         loss: torch.Tensor = super().training_step(model, inputs, *rest, **named)
         self._require_number("loss", float(loss))
         return loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = shards.whole(super()._get_grad_norm(model, grad_norm=grad_norm))
         if not self.args.fp16:  # with fp16 an Inf gradient is how the scaler finds its scale; it skips such a step itself
             self._require_number("gradient norm", float(norm))
+        every = self._around.request.config.layer_norm_steps
+        asked = every is not None and (self.state.global_step + 1) % every == 0 and math.isfinite(float(norm))
+        if asked and not shards.is_sharded(self.model):
+            norms = layer_grad_norms(self.model, clipped_by(float(norm), self.args.max_grad_norm))
+            self._around.metrics.beside(layer_grad_norms=norms)
         return norm
 
     def _require_number(self, what: str, value: float) -> None:
@@ -174,13 +200,14 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         if "loss" not in logs:
             super().log(logs, start_time)
             return
-        logs["trained_tokens"], self._trained_tokens = self._trained_tokens, 0
+        logs["trained_tokens"], tokens = several.summed(int(self._trained_tokens), int(self._tokens))
+        self._trained_tokens = self._tokens = 0
         super().log(logs, start_time)
         (record,) = step_records(self.state.log_history[-1:])
-        with Path(self._around.request.steps).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
-        self._around.metrics.write(record, self._tokens)
-        self._tokens = 0
+        if several.is_first():
+            with Path(self._around.request.steps).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        self._around.metrics.write(record, tokens)
         told = {name: value for name, value in record.items() if name != "trained_tokens"}
         self._around.on_event(TrainStep(steps=self.state.max_steps, **told))
         for alarm in self._detector.step(record["step"], record["loss"], self._judged_norm(record)):
@@ -200,15 +227,18 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
             return
         self._finished_step = step
         stop, evaluate = self._around.stop, self._evaluation_is_due(step)
-        due = self._around.cadence.due(step)
-        asked = stop.asked is not None
+        due = self._around.cadence.due(step) and several.is_first()
+        due, asked, forbidden = several.some_say(due, stop.is_asked(), not stop.allows(self._around.cadence.save_s))
         wanted = due or evaluate or asked or step == self.state.max_steps
-        if wanted and stop.allows(self._around.cadence.save_s):
+        if wanted and not forbidden:
             self._save()
         if asked:
             stop.obey()
+            if several.ranks() > 1:
+                raise Terminated("another process of this training was told to stop", remedy="Start it again.")
         if evaluate:
             self._evaluate_held_out()
+        self._around.headroom.mind(step)
         self._around.metrics.begin()
 
     def _evaluation_is_due(self, step: int) -> bool:
@@ -219,27 +249,45 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         loss, step = self._around.evaluation.loss(self.model, f"step {self.state.global_step}"), self.state.global_step
         self.state.log_history.append({"step": step, _HELD_OUT: loss})
         scores = {record["step"]: record[_HELD_OUT] for record in held_out_records(self.state.log_history)}
-        retention.write_scores(Path(self._around.request.checkpoints), scores)
+        if several.is_first():
+            retention.write_scores(Path(self._around.request.checkpoints), scores)
+        self._around.metrics.held_out(step, loss)
         self._around.on_event(Evaluated(step=step, held_out_loss=loss))
-        if waited_enough(list(scores.values()), self._around.request.config.early_stopping_patience):
+        enough = waited_enough(list(scores.values()), self._around.request.config.early_stopping_patience)
+        if several.some_say(enough and several.is_first())[0]:
             raise WaitedEnough
 
     def _save(self) -> None:
         around, step = self._around, self.state.global_step
         folder, scratch = Path(around.request.checkpoints), Path(self.args.output_dir)
         with around.cadence.saving():
-            written = state.cleared(scratch / f"step-{step}")
-            try:
-                checkpoints.keep(written, folder, self._write(written))
-            finally:  # on a full disk what was half written gives its space back
-                shutil.rmtree(written, ignore_errors=True)
+            written = scratch / f"step-{step}"
+            if several.is_first():
+                state.cleared(written)
+            several.wait_for_all()
+            if not several.is_first():
+                state.save_rng(written, several.rank())
+            weights, optimiser = shards.whole_adapter(self.model), shards.whole(self.optimizer.state_dict())
+            several.wait_for_all()
+            if several.is_first():
+                self._keep(written, folder, weights, optimiser)
+            several.wait_for_all()
         around.on_event(CheckpointSaved(step=step))
-        retention.thin(folder, scratch)
+        if several.is_first():
+            retention.thin(folder, scratch)
 
-    def _write(self, folder: Path) -> Taken:
+    def _keep(
+        self, written: Path, folder: Path, weights: dict[str, torch.Tensor] | None, optimiser: dict[str, Any]
+    ) -> None:
+        try:
+            checkpoints.keep(written, folder, self._write(written, weights, optimiser))
+        finally:  # on a full disk what was half written gives its space back
+            shutil.rmtree(written, ignore_errors=True)
+
+    def _write(self, folder: Path, weights: dict[str, torch.Tensor] | None, optimiser: dict[str, Any]) -> Taken:
         request, step = self._around.request, self.state.global_step
-        state.save_adapter(self.model, folder, request.student_name)
-        state.save_optimiser(self.optimizer, folder)
+        state.save_adapter(self.model, folder, request.student_name, weights)
+        state.save_optimiser(optimiser, folder)
         state.save_schedule(self.lr_scheduler, self.accelerator.scaler, folder)
         self.state.save_to_json(str(folder / state.TRAINER_STATE))
         return Taken(
@@ -254,12 +302,12 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         )
 
     def _position(self, step: int) -> Position:
-        """Return where the data stands after a step of this trainer, one process wide."""
+        """Return where the data stands after a step: its processes take turns batch by batch, the last epoch's ends filled up."""
         rows, batch = len(self.train_dataset), self.args.per_device_train_batch_size
-        accumulation = self.args.gradient_accumulation_steps
-        steps_of_epoch = math.ceil(math.ceil(rows / batch) / accumulation)
+        accumulation, processes = self.args.gradient_accumulation_steps, several.ranks()
+        steps_of_epoch = math.ceil(math.ceil(math.ceil(rows / batch) / processes) / accumulation)
         epoch, steps_into = divmod(step, steps_of_epoch)
-        used = steps_into * accumulation * batch
+        used = steps_into * accumulation * batch * processes
         return Position(
             epoch=epoch, micro_batches=steps_into * accumulation, rows=epoch * rows + used, order_seed=self.args.data_seed
         )

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from core.errors import EnvironmentFault
 from core.files import digest_of
+from core.train.shards import worker as shards
 
 ADAPTER = "adapter_model.safetensors"
 TRAINER_STATE = "trainer_state.json"
@@ -31,10 +32,13 @@ _SCHEDULER, _SCALER, _RNG = "scheduler.json", "scaler.json", "rng.json"
 _PINNED = "Install the pinned versions of torch, transformers, peft and trl."
 
 
-def save_adapter(model: Any, folder: Path, student_name: str) -> None:
-    """Write the adapter in PEFT's format, without this machine's paths and in a fixed order, so that its digest repeats."""
+def save_adapter(model: Any, folder: Path, student_name: str, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write the adapter in PEFT's format, without this machine's paths and in a fixed order, so that its digest repeats.
+
+    `weights` are the model's own where it lies in shards (shards.whole_adapter).
+    """
     with _os_errors():
-        model.save_pretrained(str(folder))
+        model.save_pretrained(str(folder), state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     written = json.loads(path.read_text(encoding="utf-8"))
@@ -47,9 +51,10 @@ def save_adapter(model: Any, folder: Path, student_name: str) -> None:
 def load_adapter(model: Any, folder: Path) -> None:
     """Put a saved adapter's weights into a model; EnvironmentFault unless they are there bit for bit, type and all."""
     stored = load_file(folder / ADAPTER)
-    _require_same(stored, get_peft_model_state_dict(model), same_type)
-    set_peft_model_state_dict(model, stored)
-    _require_same(stored, get_peft_model_state_dict(model), torch.equal)
+    there = get_peft_model_state_dict(model)
+    _require_same(stored, there, same_type)
+    set_peft_model_state_dict(model, {name: shards.cut_like(tensor, there[name]) for name, tensor in stored.items()})
+    _require_same(stored, shards.whole(get_peft_model_state_dict(model)), torch.equal)
 
 
 def same_type(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -67,9 +72,8 @@ def _require_same(stored: Mapping[str, torch.Tensor], there: Mapping[str, torch.
         )
 
 
-def save_optimiser(optimiser: Any, folder: Path) -> None:
-    """Write an optimiser's state; nested state, as bitsandbytes has it, is written flat."""
-    whole = optimiser.state_dict()
+def save_optimiser(whole: Mapping[str, Any], folder: Path) -> None:
+    """Write an optimiser's `state_dict`, its shards put together; nested state, as bitsandbytes has it, is written flat."""
     flat = dict(_flat(whole["state"], ()))
     tensors = {name: value for name, value in flat.items() if isinstance(value, torch.Tensor)}
     plain = {name: value for name, value in flat.items() if name not in tensors}
@@ -88,7 +92,9 @@ def load_optimiser(optimiser: Any, folder: Path) -> None:
         {key: tuple(value) if isinstance(fresh.get(key), tuple) else value for key, value in stored.items()}
         for stored, fresh in zip(plain["param_groups"], optimiser.param_groups, strict=True)
     ]
-    optimiser.load_state_dict({"state": {int(index): held for index, held in state.items()}, "param_groups": groups})
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    held = shards.cut_state({int(index): each for index, each in state.items()}, parameters)
+    optimiser.load_state_dict({"state": held, "param_groups": groups})
 
 
 def _flat(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
@@ -133,16 +139,20 @@ def load_scaler(scaler: Any, folder: Path) -> None:
     scaler.load_state_dict(_read(folder / _SCALER))
 
 
-def save_rng(folder: Path) -> dict[str, str]:
-    """Write the state of every random generator and return the digest of each."""
+def save_rng(folder: Path, rank: int = 0) -> dict[str, str]:
+    """Write the state of every random generator of a process and return the digest of each."""
     states = _rng()
-    _write(folder / _RNG, states)
+    _write(folder / _rng_name(rank), states)
     return {name: digest_of(state) for name, state in states.items()}
 
 
-def load_rng(folder: Path) -> list[str]:
+def _rng_name(rank: int) -> str:
+    return f"rng-{rank}.json" if rank else _RNG
+
+
+def load_rng(folder: Path, rank: int = 0) -> list[str]:
     """Put every random generator back and return the names of those that are not as they were: this machine has others."""
-    states = _read(folder / _RNG)
+    states = _read(folder / _rng_name(rank))
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, *rest = states["numpy"]

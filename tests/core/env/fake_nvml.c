@@ -149,6 +149,18 @@ static int watts(void *handle, const char *name, unsigned *value) {
 int nvmlDeviceGetEnforcedPowerLimit(void *handle, unsigned *value) { return watts(handle, "limit", value); }
 int nvmlDeviceGetPowerManagementDefaultLimit(void *handle, unsigned *value) { return watts(handle, "default", value); }
 
+int nvmlDeviceGetPowerUsage(void *handle, unsigned *value) { return watts(handle, "power", value); }
+
+int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *value) {
+    (void)sensor;
+    return watts(handle, "temperature", value);
+}
+
+int nvmlDeviceGetUtilizationRates(void *handle, unsigned *value) {
+    value[1] = 0;
+    return watts(handle, "busy", &value[0]);
+}
+
 static int between(void *first, void *second, const char *name, int *value) {
     unsigned long long told;
     char key[64];

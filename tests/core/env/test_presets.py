@@ -1,13 +1,16 @@
-"""The presets: one for each generation of GPUs and one for none, all valid settings."""
+"""Which preset a machine gets: one for each generation of GPUs and one for none."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from core import config
-from core.config import TrainConfig
-from core.env.presets import Preset, presets, recommended
-from core.errors import BadConfig
+from core.env.presets import for_this_machine, presets, recommended
+from core.errors import BadConfig, EnvironmentFault
+from core.train.presets import Preset
+from tests.core.env.stand_ins import A4090, build_nvml, play
 
 
 @pytest.mark.parametrize(
@@ -30,11 +33,35 @@ def test_each_generation_gets_its_own_preset(capability, memory_mib, name):
     assert found.name == name
 
 
-@pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
-def test_a_presets_settings_are_overrides_a_profile_takes(preset):
-    loaded = config.load("demo", preset.settings()).train
-    assert loaded == preset.on(config.load("demo").train)
-    assert preset.source
+def test_a_gpu_that_has_no_4_bit_kernels_gets_none():
+    assert recommended("5.2", 8_000) is None
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory) -> Path:
+    return build_nvml(tmp_path_factory.mktemp("nvml"))
+
+
+def test_auto_takes_the_preset_of_the_gpu_that_the_driver_tells(library, tmp_path, monkeypatch):
+    play(f"gpus 1\n{A4090}", library, tmp_path, monkeypatch)
+    assert config.load("pi5", ["train.preset=auto"]).train.preset == "ada-memory"
+    assert config.load("pi5", ["train.preset=auto"]).train.quantisation == "fp4"
+    assert for_this_machine("cpu").name == "cpu-tiny"
+
+
+def test_auto_names_what_keeps_it_from_choosing(library, tmp_path, monkeypatch):
+    play(f"gpus 1\n{A4090.replace('8.9', '5.2')}", library, tmp_path, monkeypatch)
+    with pytest.raises(EnvironmentFault, match=r"compute capability 5\.2"):
+        for_this_machine("auto")
+    play("gpus 0\n", library, tmp_path, monkeypatch)
+    with pytest.raises(EnvironmentFault, match="no NVIDIA GPU answers"):
+        for_this_machine("cuda")
+
+
+def test_auto_takes_this_machines_preset_and_its_name_is_what_is_kept():
+    loaded = config.load("demo", ["train.preset=auto"]).train
+    assert loaded.preset == "cpu-tiny"
+    assert loaded.learning_rate == 2e-3  # the profile's own
 
 
 def test_a_users_own_broken_preset_is_named(tmp_path, monkeypatch):
@@ -44,12 +71,11 @@ def test_a_users_own_broken_preset_is_named(tmp_path, monkeypatch):
     (folder / "mine.yaml").write_text(
         "description: mine\nsource: me\ndevice: cuda\ntrain: {}\nspeed: 9\n", encoding="utf-8"
     )
-    with pytest.raises(BadConfig, match="speed"):
+    with pytest.raises(BadConfig, match=r"mine\.yaml is wrong: speed: unknown key"):
         presets()
 
 
-def test_no_preset_is_made_up_where_none_suits(tmp_path, monkeypatch):
+def test_no_preset_is_made_up_where_none_suits():
     preset = Preset(name="x", description="x", source="x", device="cuda", capability_from=8.0, train={})
     assert not preset.suits(7.5, 16_000)
     assert not preset.suits(None, None)
-    assert preset.on(TrainConfig(student="any")) == TrainConfig(student="any")

@@ -162,7 +162,7 @@ def eight_bit(run: dict) -> dict:
     weight, optimiser = made()
     for _ in range(3):
         step(weight, optimiser)
-    state.save_optimiser(optimiser, folder)
+    state.save_optimiser(optimiser.state_dict(), folder)
     other, restored = made()
     fresh, unrestored = made()
     for one in (other, fresh):

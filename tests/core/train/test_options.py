@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import signal
 import sys
 from pathlib import Path
@@ -14,7 +15,6 @@ from pydantic import ValidationError
 
 from core.config import TrainConfig
 from core.train.early_stopping import waited_enough
-from core.train.metrics import Metrics
 
 _spec = importlib.util.spec_from_file_location("plan", Path(__file__).parent / "plan.py")
 plan = importlib.util.module_from_spec(_spec)
@@ -26,7 +26,9 @@ SHORT = {"num_train_epochs": 1, "eval_steps": None, "checkpoint_steps": 100}
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 ALL_ROWS = {**SHORT, "per_device_train_batch_size": 40, "gradient_accumulation_steps": 1, "lora": LORA}
 RUNS = {
-    "plain": {},
+    "plain": {"layer_norm_steps": 4},
+    "clipped": {"layer_norm_steps": 1, "max_grad_norm": 0.01},
+    "short": {"headroom": {"min_host_mib": 1 << 30, "patience_s": 0}},
     "rank-stabilised": {"lora": {**LORA, "use_rslora": True}},
     "scaled": {"lora": {**LORA, "lora_alpha": 16}},
     "dora": {"lora": {**LORA, "use_dora": True}},
@@ -59,6 +61,10 @@ def trained(tiny_student, tmp_path_factory) -> Trained:
 
 def lines(trained: Trained, name: str, file: str = "steps.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (trained.folder / name / file).read_text(encoding="utf-8").splitlines()]
+
+
+def steps(trained: Trained, name: str) -> list[dict[str, Any]]:
+    return [line for line in lines(trained, name, "metrics.jsonl") if line["kind"] == "step"]
 
 
 def losses(trained: Trained, name: str) -> list[float]:
@@ -103,9 +109,9 @@ def test_another_kernel_of_the_same_optimiser_begins_with_the_same_losses(traine
 
 @pytest.mark.full
 def test_short_rows_come_first_where_that_is_asked(trained):
-    tokens = [line["tokens"] for line in lines(trained, "short-first", "metrics.jsonl")]
+    tokens = [line["tokens"] for line in steps(trained, "short-first")]
     assert tokens == sorted(tokens)
-    shuffled = [line["tokens"] for line in lines(trained, "plain", "metrics.jsonl")]
+    shuffled = [line["tokens"] for line in steps(trained, "plain")]
     assert shuffled != sorted(shuffled)
     assert sum(shuffled) == sum(tokens)
 
@@ -119,8 +125,8 @@ def test_a_schedule_warms_up_and_stays(trained):
 
 @pytest.mark.full
 def test_packed_chats_do_not_see_each_other(trained):
-    (packed,) = lines(trained, "packed", "metrics.jsonl")
-    (apart,) = lines(trained, "one batch", "metrics.jsonl")
+    (packed,) = steps(trained, "packed")
+    (apart,) = steps(trained, "one batch")
     assert (packed["tokens"], packed["trained_tokens"]) == (apart["tokens"], apart["trained_tokens"])
     assert packed["loss"] == pytest.approx(apart["loss"], abs=1e-4)
 
@@ -156,26 +162,45 @@ def test_early_stopping_is_remembered_over_kill_9(trained):
 
 
 @pytest.mark.full
+def test_layers_have_the_norms_that_they_had_before_clipping_and_only_where_asked(trained):
+    for name, asked in (("plain", 4), ("clipped", 1)):
+        for line in steps(trained, name):
+            assert ("layer_grad_norms" in line) == (line["step"] % asked == 0)
+            if "layer_grad_norms" in line:
+                assert line["layer_grad_norms"].keys() == {"0", "1"}
+                assert math.hypot(*line["layer_grad_norms"].values()) == pytest.approx(line["grad_norm"], rel=1e-3)
+    assert all(line["grad_norm"] > 0.01 for line in steps(trained, "clipped"))
+
+
+@pytest.mark.full
+def test_a_training_short_of_memory_says_so_and_learns_the_same(trained):
+    (ended,) = trained.ended["short"]
+    told = [event["action"] for event in ended["heard"] if event["kind"] == "memory-low"]
+    assert told[:2] == ["caches-freed", "shrink-asked"]
+    assert losses(trained, "short") == losses(trained, "plain")
+
+
+@pytest.mark.full
+def test_a_training_tells_what_it_runs_on_and_its_bases_loss_first(trained):
+    (ended,) = trained.ended["plain"]
+    base, start, *_ = lines(trained, "plain", "metrics.jsonl")
+    assert (base["kind"], base["step"]) == ("held-out", 0)
+    assert base["held_out_loss"] == ended["result"]["base_held_out_loss"]
+    assert (start["kind"], start["after_step"], start["steps"]) == ("start", 0, ended["result"]["steps"])
+    assert (start["device"], start["rows"], start["processes"]) == ("cpu", plan.ROWS, 1)
+    assert start["trainable_parameters"] == ended["result"]["trainable_parameters"]
+
+
+@pytest.mark.full
 def test_every_step_leaves_a_line_of_what_it_took(trained):
     (ended,) = trained.ended["plain"]
-    written = lines(trained, "plain", "metrics.jsonl")
+    written = steps(trained, "plain")
     assert [line["step"] for line in written] == list(range(1, ended["result"]["steps"] + 1))
     for line, step in zip(written, lines(trained, "plain"), strict=True):
         assert {name: line[name] for name in step} == step
         assert line["tokens"] > line["trained_tokens"] > 0
         assert line["tokens_per_s"] == pytest.approx(line["tokens"] / line["step_s"])
         assert line["rss_bytes"] > 50_000_000
-
-
-def test_a_step_is_measured_from_where_it_began(tmp_path):
-    now = [10.0]
-    metrics = Metrics(tmp_path / "metrics.jsonl", lambda: {"rss_bytes": 7}, lambda: now[0])
-    now[0] = 100.0
-    metrics.begin()
-    now[0] = 102.0
-    metrics.write({"step": 1}, tokens=50)
-    (line,) = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert (line["step_s"], line["tokens_per_s"], line["rss_bytes"]) == (2.0, 25.0, 7)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import pytest
 from core.contract import Stage
 from core.errors import Evicted, TrainingDiverged
 from core.nouns import Adapter
+from core.train.watching import Watched
 from core.workspace import Workspace, open_workspace, verify
 from tests.core.train.metadata_servers import GcpCloud, served
 
@@ -133,6 +134,10 @@ def test_a_training_lowers_the_held_out_loss_and_publishes_what_it_measured(undi
         "metrics.jsonl",
         "steps.jsonl",
     }
+    seen = Watched(case.workspace, adapter.artifact_id).look()
+    assert (seen.state, seen.student, seen.start.steps, seen.last.step) == ("finished", "tiny", STEPS, STEPS)
+    assert [bucket.step for bucket in seen.curve] == list(range(1, STEPS + 1))
+    assert seen.held_out[0].held_out_loss == adapter.base_held_out_loss
     config = json.loads((case.content(adapter) / "adapter/adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == "tiny"
     assert str(case.folder) not in json.dumps(config)
@@ -145,6 +150,16 @@ def killed(tiny_student, tmp_path_factory) -> Case:
     case = Case(tmp_path_factory.mktemp("killed"), tiny_student)
     case.kill(after=random.Random(20).randrange(17, 31))
     return case
+
+
+def test_a_killed_training_is_seen_as_one(killed):
+    watched = Watched(killed.workspace, killed.staged.name.removeprefix("train-"))
+    deadline = time.monotonic() + 30
+    while (seen := watched.look()).state == "running" and time.monotonic() < deadline:
+        time.sleep(0.05)  # the kernel ends the worker a moment after the run that was killed
+    assert (seen.state, seen.student) == ("killed", "tiny")
+    assert 17 <= seen.last.step < STEPS
+    assert seen.last.step - 8 <= seen.checkpoint_step <= seen.last.step
 
 
 def copy_of(case: Case, folder: Path) -> Case:
@@ -163,6 +178,9 @@ def test_kill_9_ends_with_the_same_losses_and_the_same_bytes(undisturbed, killed
     adapter = case.finish()
     (resumed,) = adapter.resumed_from_steps
     assert 16 <= resumed < STEPS
+    assert [bucket.step for bucket in Watched(case.workspace, adapter.artifact_id).look().curve] == list(
+        range(1, STEPS + 1)
+    )
     whole, expected = undisturbed
     assert steps_of(case, adapter) == steps_of(whole, expected)
     assert adapter.held_out_loss == expected.held_out_loss

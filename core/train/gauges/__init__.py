@@ -1,0 +1,1 @@
+"""What can be read of a training beside its loss; a part of the train worker."""

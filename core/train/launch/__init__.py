@@ -1,0 +1,1 @@
+"""The train worker in several processes: accelerate starts them."""
