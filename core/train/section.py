@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from core.section import Operational, Section
-from core.train.limits import DetectionLimits, EvictionLimits
+from core.train.limits import DetectionLimits, EvictionLimits, SupervisionLimits
 
 MAX_SEED = 2**32 - 1  # what numpy takes
 
@@ -70,6 +70,7 @@ class TrainConfig(Section):
     )
     eviction: Annotated[EvictionLimits, Operational] = EvictionLimits()
     detection: Annotated[DetectionLimits, Operational] = DetectionLimits()
+    supervision: Annotated[SupervisionLimits, Operational] = SupervisionLimits()
     min_gain: Annotated[float, Operational] = Field(default=0.0, description="Nats the held-out loss must fall by")
     timeout_s: Annotated[float, Operational] = Field(default=86_400.0, gt=0)
 
