@@ -8,6 +8,7 @@ from pydantic import Field
 
 from core.contract import Artifact, Contract, Finding, Origin, ParentRef, Stage
 from core.env.roles import Role, RoleVerdict
+from core.train.decision import Decision
 
 
 class HostFacts(Contract):
@@ -134,6 +135,7 @@ class Adapter(Artifact):
     trainable_parameters: int
     trained_tokens: int
     resumed_from_steps: tuple[int, ...]
+    decisions: tuple[Decision, ...] = ()
 
 
 class UnprovenQuantisation(Contract):
