@@ -124,7 +124,8 @@ class LabeledDataset(Artifact):
 class Adapter(Artifact):
     """A LoRA adapter and what training it measured; losses are mean cross-entropy in nats per completion token.
 
-    Files: `adapter/` (PEFT format), `steps.jsonl` (one record a step), `decisions.jsonl` (what the supervisor decided).
+    Files: `adapter/` (PEFT format), `steps.jsonl` (one record a step), `decisions.jsonl` (what the supervisor decided,
+    the same as `decisions`).
     """
 
     stage: Literal[Stage.TRAIN] = Stage.TRAIN
