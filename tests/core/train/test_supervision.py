@@ -21,8 +21,8 @@ sys.modules["plan"] = plan
 _spec.loader.exec_module(plan)
 Trained, carry_out = plan.Trained, plan.carry_out
 
-SHORT = {"learning_rate": 2e-3, "num_train_epochs": 2, "eval_steps": None, "detection": {"min_steps": 8}}
-STEPS = 40
+SHORT = {"learning_rate": 2e-3, "num_train_epochs": 1.5, "eval_steps": None, "detection": {"min_steps": 8}}
+STEPS = 30
 IMPATIENT = {"detection": {"stuck_min_s": 2.0, "first_step_s": 60.0}}
 POISONED = {19: 13, 35: 16}  # the step of the first epoch each is met in
 
