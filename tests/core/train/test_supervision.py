@@ -21,8 +21,8 @@ sys.modules["plan"] = plan
 _spec.loader.exec_module(plan)
 Trained, carry_out = plan.Trained, plan.carry_out
 
-SHORT = {"learning_rate": 2e-3, "num_train_epochs": 1.5, "eval_steps": None, "detection": {"min_steps": 8}}
-STEPS = 30
+SHORT = {"learning_rate": 2e-3, "num_train_epochs": 2, "eval_steps": None, "detection": {"min_steps": 8}}
+STEPS = 40
 IMPATIENT = {"detection": {"stuck_min_s": 2.0, "first_step_s": 60.0}}
 POISONED = {19: 13, 35: 16}  # the step of the first epoch each is met in
 
@@ -42,7 +42,6 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
     ("whole", {}),
     ("poisoned", supervised(poisoned=[19])),
     ("glitch", supervised(faults={"0001": {"after": 20, "nan_gradient": True}})),
-    ("rate", supervised(faults={"each": {"after": 18, "rate": 100.0, "until_lowered": True}})),
     ("taken-over", supervised(supervisor_killed_after=12)),
     ("taken-over", supervised()),
 ]
@@ -90,18 +89,6 @@ def test_a_glitch_that_a_replay_does_not_repeat_costs_nothing_but_time(trained):
     assert trained.outcome("glitch") == trained.outcome("whole")
 
 
-def test_a_learning_rate_far_too_high_goes_back_to_sound_weights_with_half_of_it(trained):
-    assert kinds(trained, "rate") == ["halted", "rolled-back"]
-    back = decisions(trained, "rate")[1]
-    assert "0 of 2 rows stand out from others" in back["reason"]
-    assert (back["to_step"], back["learning_rate_factor"], back.get("left_out")) == (16, 0.5, None)
-    rates = {step["step"]: step["learning_rate"] for step in steps(trained, "rate")}
-    usual = {step["step"]: step["learning_rate"] for step in steps(trained, "whole")}
-    assert all(rates[n] == usual[n] for n in range(1, 17))
-    assert all(rates[n] == usual[n] / 2 for n in range(17, STEPS + 1))
-    assert loss_of(trained, "rate") <= loss_of(trained, "whole") * 1.1
-
-
 def test_a_worker_outlives_its_supervisor_and_another_takes_it_over(trained):
     first, second = trained.ended["taken-over"]
     assert first["signal"] == signal.SIGKILL
@@ -125,6 +112,7 @@ LONG_RUNS: list[tuple[str, dict[str, Any]]] = [
     ("memory", supervised(WIDE, faults={"each": {"after": 0, "fits": 1}})),
     ("gpu", supervised(faults={"each": {"after": 20, "gpu": "CUDA error: uncorrectable ECC error encountered"}})),
     ("rate", supervised({"supervision": {"max_rollbacks": 1}}, faults={"each": {"after": 18, "rate": 100.0}})),
+    ("lowered", supervised(faults={"each": {"after": 18, "rate": 100.0, "until_lowered": True}})),
     ("nan", supervised({"supervision": {"max_rollbacks": 2}}, faults={"each": {"after": 20, "nan_gradient": True}})),
     ("diverging", supervised(ONLY_HELD_OUT, faults={"0001": {"after": 18, "rate": 30.0}})),
     ("dies", supervised(faults={"each": {"after": 21, "signal": signal.SIGKILL}})),
@@ -189,6 +177,19 @@ def test_a_gpu_that_fails_ends_the_training_with_its_cause_and_the_checkpoint_th
     assert "uncorrectable ECC error" in ended["problem"]
     assert "the verified checkpoint of step 16 is kept" in ended["problem"]
     assert kinds(trained_long, "gpu") == ["gave-up"]
+
+
+@pytest.mark.full
+def test_a_learning_rate_far_too_high_goes_back_to_sound_weights_with_half_of_it(trained_long):
+    assert kinds(trained_long, "lowered") == ["halted", "rolled-back"]
+    back = decisions(trained_long, "lowered")[1]
+    assert "0 of 2 rows stand out from others" in back["reason"]
+    assert (back["to_step"], back["learning_rate_factor"], back.get("left_out")) == (16, 0.5, None)
+    rates = {step["step"]: step["learning_rate"] for step in steps(trained_long, "lowered")}
+    usual = {step["step"]: step["learning_rate"] for step in steps(trained_long, "whole")}
+    assert all(rates[n] == usual[n] for n in range(1, 17))
+    assert all(rates[n] == usual[n] / 2 for n in range(17, STEPS + 1))
+    assert loss_of(trained_long, "lowered") <= loss_of(trained_long, "whole") * 1.1
 
 
 @pytest.mark.full
