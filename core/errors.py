@@ -7,14 +7,14 @@ EdgekilnError                 1   other
 |  |- SourceMissing, SourceEmpty, NotUtf8, BrokenRecord, NoRowsLeft, CardMismatch, DecisionRefused
 |- EnvironmentFault           4   the machine
 |  |- ToolMissing, ToolchainFailed, DownloadCorrupt, DiskFull, WorkspaceUnwritable, WorkspaceLocked, BlockedByCheck,
-|  |- DatabaseNewer, RepairFailed
+|  |- DatabaseNewer, RepairFailed, OutOfMemory, GpuFault
 |- GateRefused                5   a gate or a regression said no
 |- ServiceError               6   an outside service (retryable)
 |  |- TeacherFailed, BoardUnreachable
 |  |- RemoteFailed: RemoteUnreachable, RemoteSlow, RemoteCorrupt, RemoteNoCredentials, RemoteRefused, RemoteNoBucket,
 |  |  RemoteWrongRegion, RemoteClockSkew, RemoteUnconditional, RemoteDiffers, RemoteLocked, RemoteLockLost
 |- BudgetReached              7   a budget stopped the work
-|- TrainingDiverged           1   a loss or gradient became no number
+|- TrainingDiverged           1   a training went wrong and could not be mended
 |- ArtifactError              1   what lies in the workspace
 |  |- ArtifactMissing, ManifestBroken, FileTampered, PathEscapes, DatabaseBroken
 |- ProcessFailed              1   a program ended badly or overran its time
@@ -187,6 +187,18 @@ class RepairFailed(EnvironmentFault):
     code = "env-repair"
 
 
+class OutOfMemory(EnvironmentFault):
+    """A training does not fit into the memory there is, not with the smallest micro-batch either."""
+
+    code = "env-out-of-memory"
+
+
+class GpuFault(EnvironmentFault):
+    """The GPU or its driver failed; the newest verified checkpoint is kept."""
+
+    code = "env-gpu-fault"
+
+
 class GateRefused(EdgekilnError):
     """A gate's limit was not met, so nothing is promoted."""
 
@@ -308,7 +320,7 @@ class BudgetReached(EdgekilnError):
 
 
 class TrainingDiverged(EdgekilnError):
-    """A training's loss or gradient became NaN or infinite; the weights were not touched by it."""
+    """Training went wrong and could not be put right."""
 
     code = "train-diverged"
 
@@ -375,15 +387,6 @@ class Terminated(EdgekilnError):
 
     code = "terminated"
     exit_status = 143
-
-
-def stop_of(error: BaseException, again: str) -> Interrupted | Terminated | None:
-    """Return the error that stands for a stop from outside, None for any other; `again` is its remedy."""
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted("Ctrl-C: stopped, what is finished is kept", remedy=again)
-    if type(error).__name__ == "TerminationSignal":  # Prefect's own, named so that Prefect need not be imported
-        return Terminated("SIGTERM: stopped, what is finished is kept", remedy=again)
-    return None
 
 
 def every_error() -> list[type[EdgekilnError]]:

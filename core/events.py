@@ -152,6 +152,17 @@ class Evaluated(_Event):
     held_out_loss: float
 
 
+class TrainingDecided(_Event):
+    """Something was decided about a training (core.train.decision.DecisionKind); `to_step` is where it goes on from."""
+
+    kind: Literal["training-decided"] = "training-decided"
+    decision: str
+    step: int
+    to_step: int | None
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
 class Resumed(_Event):
     """A long stage goes on where an earlier process stopped."""
 
@@ -211,6 +222,7 @@ Event = Annotated[
     | MemoryLow
     | CheckpointSaved
     | Evaluated
+    | TrainingDecided
     | Resumed
     | Paused
     | Continued

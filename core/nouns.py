@@ -8,6 +8,7 @@ from pydantic import Field
 
 from core.contract import Artifact, Contract, Finding, Origin, ParentRef, Stage
 from core.env.roles import Role, RoleVerdict
+from core.train.decision import Decision
 
 
 class HostFacts(Contract):
@@ -123,7 +124,8 @@ class LabeledDataset(Artifact):
 class Adapter(Artifact):
     """A LoRA adapter and what training it measured; losses are mean cross-entropy in nats per completion token.
 
-    Files: `adapter/` (PEFT format), `steps.jsonl` (one record a step), `decisions.jsonl` (what the supervisor decided).
+    Files: `adapter/` (PEFT format), `steps.jsonl` (one record a step), `decisions.jsonl` (what the supervisor decided,
+    the same as `decisions`).
     """
 
     stage: Literal[Stage.TRAIN] = Stage.TRAIN
@@ -134,6 +136,7 @@ class Adapter(Artifact):
     trainable_parameters: int
     trained_tokens: int
     resumed_from_steps: tuple[int, ...]
+    decisions: tuple[Decision, ...] = ()
 
 
 class Divergence(Contract):

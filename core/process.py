@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from core.errors import ProcessFailed, ToolMissing
 
@@ -52,12 +53,12 @@ def run(
             end_group(child, grace_s)
     if status is None:
         raise ProcessFailed(
-            f"{Path(argv[0]).name} ran > {timeout_s:g} s and was stopped\n{_tail(log)}".rstrip(),
+            f"{Path(argv[0]).name} ran > {timeout_s:g} s and was stopped\n{tail(log)}".rstrip(),
             remedy=f"Read {log}; raise the timeout if the machine is slow, then run the same command again.",
         )
     if status != 0:
         raise ProcessFailed(
-            f"{Path(argv[0]).name} ended with {_status_name(status)}: {_tail(log)}".rstrip(),
+            f"{Path(argv[0]).name} ended with {how_it_ended(status)}: {tail(log)}".rstrip(),
             remedy=f"Read {log}, mend what it names, then run the same command again.",
         )
 
@@ -77,6 +78,13 @@ def beside(
         yield child
     finally:
         end_group(child)
+
+
+def start(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()) -> Child:
+    """Start a program that goes on when this process ends, in a session of its own; arguments as `run`, ToolMissing too."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return _start(argv, env, None, (output.fileno(), output.fileno()), pass_fds)
 
 
 def status_within(child: Child, within_s: float) -> int | None:
@@ -107,7 +115,7 @@ def capture(argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | N
     if done.returncode != 0:
         tail = (done.stderr or done.stdout)[-_TAIL_BYTES:].strip()
         raise ProcessFailed(
-            f"{Path(argv[0]).name} ended with {_status_name(done.returncode)}: {tail}", remedy="Run it by hand to see why."
+            f"{Path(argv[0]).name} ended with {how_it_ended(done.returncode)}: {tail}", remedy="Run it by hand to see why."
         )
     return done.stdout
 
@@ -163,26 +171,29 @@ def _wait(child: subprocess.Popen[bytes], timeout_s: float, on_tick: OnTick | No
 def end_group(child: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> None:
     """Ask a child's process group to end, kill what is left after a grace, and reap the child."""
     if child.poll() is None:
-        _signal_group(child.pid, signal.SIGTERM)
+        signal_group(child.pid, "SIGTERM")
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace_s)
-    _signal_group(child.pid, signal.SIGKILL)
+    signal_group(child.pid, "SIGKILL")
     child.wait()
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
+def signal_group(group: int, name: Literal["SIGTERM", "SIGKILL"]) -> None:
+    """Send a signal to a process group, if there is one."""
     try:
-        os.killpg(group, number)
+        os.killpg(group, signal.Signals[name])
     except (ProcessLookupError, PermissionError):
         return
 
 
-def _status_name(status: int) -> str:
+def how_it_ended(status: int) -> str:
+    """Name a child's status."""
     if status < 0:
         return f"signal {signal.Signals(-status).name}"
     return f"status {status}"
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
+    """Return the last lines of a log in one."""
     data = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
     return " | ".join(data[-3:])

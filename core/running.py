@@ -9,10 +9,11 @@ from types import TracebackType
 from core.alerts.send import alert
 from core.config import Profile
 from core.contract import Stage
-from core.errors import EdgekilnError, Evicted, Interrupted, Terminated, stop_of
+from core.errors import EdgekilnError, Evicted, Interrupted, Terminated
 from core.events import Event, OnEvent, Paused, RunFailed, RunFinished, RunStarted, StageFinished, StageReused, ignore, tee
 from core.runs import RunRecord, RunStatus, as_killed, runs, write_run
 from core.sinks import EventsFile, hide, hiding, log, secret_names
+from core.stopping import stop_of
 from core.workspace import Workspace
 
 _STOPPED = (KeyboardInterrupt, Interrupted, Terminated, Evicted)

@@ -30,6 +30,7 @@ from core.events import (
     StageFinished,
     StageReused,
     StageStarted,
+    TrainingDecided,
     TrainStep,
     parse_event,
 )
@@ -80,7 +81,9 @@ def level_of(event: Event) -> int:
             return logging.DEBUG
         case RunFailed():
             return logging.ERROR
-        case SetAside() | RolledBack() | Note(level="warning") | Found() | Paused() | MemoryLow():
+        case SetAside() | RolledBack() | Note(level="warning") | TrainingDecided(level="warning") | Found():
+            return logging.WARNING
+        case Paused() | MemoryLow():
             return logging.WARNING
         case StageFinished() | StageReused() if not event.verdict.passed:
             return logging.WARNING
@@ -165,6 +168,8 @@ def _of_training(event: Event) -> str:
             return f"checkpoint at step {event.step} saved and verified"
         case Evaluated():
             return f"held-out loss {event.held_out_loss:.4f} after step {event.step}"
+        case TrainingDecided():
+            return f"training {event.decision} at step {event.step}" + (f": {event.text}" if event.text else "")
         case _:
             return event.kind
 

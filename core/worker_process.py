@@ -50,7 +50,7 @@ def call(
     for name in ("result.json", "failure.json", "events.jsonl"):
         (folder / name).unlink(missing_ok=True)
     write_atomic(folder / "request.json", request.model_dump_json().encode())
-    tail = _EventTail(folder / "events.jsonl", on_event)
+    tail = EventTail(folder / "events.jsonl", on_event)
     try:
         run(
             python_module(module, str(folder)),
@@ -62,33 +62,49 @@ def call(
         )
     except ProcessFailed:
         tail.forward()
-        if (folder / "failure.json").exists():
-            raise _read_failure(folder / "failure.json") from None
+        if (failure := failure_in(folder)) is not None:
+            raise failure from None
         raise
     return result.model_validate_json((folder / "result.json").read_bytes())
 
 
-class _EventTail:
-    """Forwards whole lines that were added to an events file."""
+class EventTail:
+    """Forwards whole lines that were added to an events file; `heard` is a file that keeps how far it came."""
 
-    def __init__(self, path: Path, on_event: OnEvent) -> None:
+    def __init__(self, path: Path, on_event: OnEvent, heard: Path | None = None) -> None:
         self._path = path
         self._on_event = on_event
-        self._offset = 0
+        self._heard = heard
+        self._offset = int(heard.read_bytes() or b"0") if heard is not None and heard.exists() else 0
 
     def forward(self) -> None:
+        """Forward what was added since the last time."""
         if not self._path.exists():
             return
         with self._path.open("rb") as stream:
             stream.seek(self._offset)
             data = stream.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in whole.splitlines():
+        for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+            self._offset += len(line)
             self._on_event(parse_event(line))
+            if self._heard is not None:
+                _overwrite(self._heard, b"%020d" % self._offset)
 
 
-def _read_failure(path: Path) -> EdgekilnError:
+def _overwrite(path: Path, data: bytes) -> None:
+    """Put bytes in place of as many; a kill leaves the old ones or the new."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.pwrite(handle, data, 0)
+    finally:
+        os.close(handle)
+
+
+def failure_in(folder: Path) -> EdgekilnError | None:
+    """Return the error a worker ended with, as it wrote it down, None where it did not."""
+    path = folder / "failure.json"
+    if not path.exists():
+        return None
     failure = _Failure.model_validate_json(path.read_bytes())
     kind = getattr(errors, failure.kind, ProcessFailed)
     error: EdgekilnError = kind(failure.problem, remedy=failure.remedy)
@@ -96,7 +112,7 @@ def _read_failure(path: Path) -> EdgekilnError:
 
 
 def main(request: type[Request], work: Callable[[Request, Path, OnEvent], Contract]) -> None:
-    """Run a worker's side: read the request, do the work, write the result; the process dies with its parent.
+    """Run a worker's side: read the request, do the work, write the result; the process dies with its parent, if it has one.
 
     Of several processes only the first tells events and writes the result; any that fails says why.
     """
@@ -138,10 +154,13 @@ def adopt() -> None:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux), so that kill -9 of a run leaves no worker behind."""
-    if not sys.platform.startswith("linux"):
+    """Ask the kernel to kill this process when its parent dies (Linux), so that kill -9 of a run leaves no worker behind.
+
+    A worker that is to outlive its parent is started with an empty EDGEKILN_PARENT (attended_worker.py).
+    """
+    parent = os.environ.get("EDGEKILN_PARENT")
+    if not sys.platform.startswith("linux") or parent == "":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = os.environ.get("EDGEKILN_PARENT")
     if parent and os.getppid() != int(parent):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -31,6 +31,7 @@ _USE_EVERY_CORE = (
     "tests/core/train/test_resume",
     "tests/core/train/test_several",
     "tests/core/train/test_student",
+    "tests/core/train/test_supervision",
     "tests/core/train/test_train",
     "tests/core/env/trial/",
     "tests/core/label/test_in_process",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from core.contract import Contract
-from core.events import Event, Paused, RunFailed, RunFinished
+from core.events import Event, Paused, RunFailed, RunFinished, TrainingDecided
 
 
 class Message(Contract):
@@ -27,5 +27,8 @@ def message_for(event: Event) -> Message | None:
         case Paused():
             body = f"{event.reason}\nIt goes on by itself when the service is back."
             return Message(title=f"edgekiln: {event.stage.value} waits", body=body, kind="warning")
+        case TrainingDecided(decision="rolled-back"):
+            title = f"edgekiln: the training went back to step {event.to_step}"
+            return Message(title=title, body=event.text, kind="warning")
         case _:
             return None

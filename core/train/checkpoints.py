@@ -22,6 +22,7 @@ from core.files import canonical_json, digest_of, sync_folder, write_atomic
 from core.train import sealed
 from core.workspace import MANIFEST
 
+DECISIONS = "decisions.jsonl"  # a file of a checkpoint: all that was decided before it was taken
 _NAME = re.compile(r"step-(\d{8})")
 _MAX_MANIFEST_BYTES = 1 << 20
 
@@ -45,9 +46,16 @@ class Position(Contract):
     rows: int = Field(ge=0)
     order_seed: int
 
+    def is_at(self, other: Position) -> bool:
+        """Say whether two positions are one place in the data, whatever the micro-batches that led there."""
+        return (self.epoch, self.rows, self.order_seed) == (other.epoch, other.rows, other.order_seed)
+
 
 class Taken(Contract):
-    """When and where a checkpoint was taken; `rng` holds the digest of each random generator's state."""
+    """When and where a checkpoint was taken; `rng` holds the digest of each random generator's state.
+
+    One of fewer `rollbacks` may have been abandoned since: of two, the one of more is the newer, whatever their steps.
+    """
 
     step: int = Field(ge=0)
     training: Training
@@ -57,6 +65,7 @@ class Taken(Contract):
     threads: int = Field(ge=1)
     device: str
     dtype: str
+    rollbacks: int = Field(default=0, ge=0)
 
 
 class Manifest(Contract):

@@ -17,6 +17,7 @@ from core.train.trend import PlateauDetector
 
 _SIGMAS_PER_MAD = 1.4826  # of normal noise
 _RUNS = (2, 4, 8)  # steps: a jump shows in the first, a climb in the last
+LONGEST_RUN = max(_RUNS)
 _LOW = -1.0  # a number far below what is usual does not make up for another far above
 _FEW_STEPS = 4.0  # the deviation of n steps is itself unsure by about one over the root of n: few steps get more room
 
@@ -34,7 +35,7 @@ class StepDetector:
         self._limits = limits
         self._loss = _Baseline("loss", limits)
         self._norm = _Baseline("grad_norm", limits)
-        self._latest: deque[_Step] = deque(maxlen=max(_RUNS))
+        self._latest: deque[_Step] = deque(maxlen=LONGEST_RUN)
         self._vanishing = _VanishingWatch(limits)
         self._plateau = PlateauDetector(limits)
 
@@ -46,6 +47,10 @@ class StepDetector:
         if grad_norm is not None:
             found += [_broken("grad_norm", step, grad_norm), self._vanishing.see(step, grad_norm)]
         return tuple(alarm for alarm in found if alarm is not None)
+
+    def loss_deviations(self, loss: float) -> float | None:
+        """Return how far a loss lies above the steps before; it is no step's. None while they are too few to say."""
+        return self._loss.deviations(loss)
 
     def back_to(self, step: int) -> None:
         """Forget what was seen after a step: the training was put back to it."""
@@ -145,6 +150,12 @@ class _Baseline:
         judged = self._compare(value) if len(self._roots) >= self._limits.min_steps else None
         self._roots.append((step, math.sqrt(value)))
         return judged
+
+    def deviations(self, value: float) -> float | None:
+        """Return how far a number lies above the steps before; None as `judge`."""
+        if not _is_usable(value) or len(self._roots) < self._limits.min_steps:
+            return None
+        return self._compare(value).deviations
 
     def back_to(self, step: int) -> None:
         while self._roots and self._roots[-1][0] > step:

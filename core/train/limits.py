@@ -103,6 +103,44 @@ class DetectionLimits(Section):
     first_step_s: Annotated[float, Operational] = Field(
         default=1800.0, gt=0, description="Silence allowed before those steps: loading, compiling"
     )
+    others_sigmas: Annotated[float, Operational] = Field(
+        default=4.0,
+        gt=0,
+        description="Deviations other rows' median loss may lie above the steps before, when a step is replayed",
+    )
+    row_sigmas: Annotated[float, Operational] = Field(
+        default=8.0,
+        gt=0,
+        description="Robust deviations of loss and gradient norm together by which a row stands out from others",
+    )
+    reference_rows: Annotated[int, Operational] = Field(
+        default=32, ge=4, le=1024, description="Other rows that a suspicious step's rows are compared with"
+    )
+
+
+class SupervisionLimits(Section):
+    """What is done about a training that goes wrong, and how often."""
+
+    acts: Annotated[bool, Operational] = Field(
+        default=True, description="Mend a training that goes wrong; else only tell it, and end it at what is no number"
+    )
+    max_skips: Annotated[int, Operational] = Field(
+        default=16, ge=0, description="Steps or rows passed over, and glitches that a replay did not repeat"
+    )
+    max_rollbacks: Annotated[int, Operational] = Field(
+        default=3, ge=0, description="Times the training goes back to an earlier checkpoint; then it ends"
+    )
+    learning_rate_factor: Annotated[float, Operational] = Field(
+        default=0.5, gt=0, le=1, description="What the learning rate is multiplied by when it is what went wrong"
+    )
+    max_restarts: Annotated[int, Operational] = Field(
+        default=3, ge=0, description="Times in a row a worker that was killed or hung starts again from one checkpoint"
+    )
+    orphan_s: Annotated[float, Operational] = Field(
+        default=600.0,
+        ge=0,
+        description="Time a worker goes on without a supervisor before it saves and ends; 0 ends it with its supervisor",
+    )
 
 
 class HeadroomLimits(Section):

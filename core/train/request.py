@@ -5,12 +5,16 @@ from __future__ import annotations
 from core.config import TrainConfig
 from core.contract import Contract
 from core.train.checkpoints import Training
+from core.train.course import Course
 
 
 class TrainRequest(Contract):
     """One training. `train` and `held_out` are files of TokenisedRow; `resume_from` is a checkpoint of that training.
 
-    `held_out_losses` is only written where `config.eval_steps` asks for some.
+    `held_out_losses` is only written where `config.eval_steps` asks for some. `suspect` is the step that is being replayed:
+    a checkpoint is taken before it, and its rows are examined if it stands out again. With `measures` nothing is trained,
+    the held-out loss of `resume_from` is measured. `supervisor` is the lock that shows whether somebody attends to it;
+    `decisions` is the log of what was decided, which goes along with every checkpoint.
     """
 
     student_folder: str
@@ -26,6 +30,12 @@ class TrainRequest(Contract):
     config: TrainConfig
     training: Training
     versions: dict[str, str]
+    course: Course = Course()
+    suspect: int | None = None
+    measures: bool = False
+    supervisor: str | None = None
+    decisions: str | None = None
+    rollbacks: int = 0
 
 
 class TrainResult(Contract):

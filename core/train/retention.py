@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the newest ones, the best by held-out loss, and those somebody is reading."""
+"""Which checkpoints stay: the newest ones, one from before a run of bad steps, the best, and those somebody is reading."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from pathlib import Path
 from core.errors import ArtifactMissing
 from core.files import write_atomic
 from core.train import checkpoints
+from core.train.detection import LONGEST_RUN
 from core.workspace import MANIFEST
 
 KEEP = 2  # the newest may turn out broken when it is needed; the one before is then taken
+BEFORE_RUN = LONGEST_RUN + 1  # steps: a checkpoint so old was taken before the first step of a run that is told of now
 _SCORES = "held_out_losses.json"
 
 
@@ -31,14 +33,38 @@ def thin(folder: Path, scratch: Path, in_use: Callable[[Path], bool] = nobody) -
     `scratch` lies on the same file system and is emptied at the next start: what is half deleted is never met again.
     """
     found = checkpoints.all_in(folder)
-    best = best_of(folder)
+    kept = {best_of(folder), *_before_a_run(found)}
     dropped = []
     for old in found[:-KEEP]:
-        if old == best or in_use(old) or not _moved(old, scratch / f"dropped-{old.name}"):
+        if old in kept or in_use(old) or not _moved(old, scratch / f"dropped-{old.name}"):
             continue
         shutil.rmtree(scratch / f"dropped-{old.name}", ignore_errors=True)
         dropped.append(old)
     return dropped
+
+
+def _before_a_run(found: list[Path]) -> list[Path]:
+    """Return the newest checkpoint that was taken before any run that may end now, and the one that will be it next."""
+    bound = checkpoints.step_of(found[-1]) - BEFORE_RUN if found else 0
+    before = [path for path in found if checkpoints.step_of(path) <= bound]
+    return before[-1:] + found[len(before) : len(before) + 1]
+
+
+def back_to(folder: Path, scratch: Path, step: int) -> None:
+    """Delete what was taken after a step, held by somebody or not: the training goes on from there on another course."""
+    for path in checkpoints.all_in(folder):
+        if checkpoints.step_of(path) > step:
+            delete(path, scratch)
+    write_scores(folder, {taken: loss for taken, loss in scores(folder).items() if taken <= step})
+
+
+def delete(checkpoint: Path, scratch: Path) -> None:
+    """Delete a checkpoint, held by somebody or not."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    aside = scratch / f"abandoned-{checkpoint.name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_scores(folder: Path, held_out_losses: Mapping[int, float]) -> None:
@@ -54,9 +80,9 @@ def best_of(folder: Path) -> Path | None:
 
 def by_held_out_loss(folder: Path) -> list[Path]:
     """Return the checkpoints whose held-out loss was measured, the best first, none of them verified."""
-    scores = _scores(folder)
-    scored = [path for path in checkpoints.all_in(folder) if checkpoints.step_of(path) in scores]
-    return sorted(scored, key=lambda path: scores[checkpoints.step_of(path)])
+    measured = scores(folder)
+    scored = [path for path in checkpoints.all_in(folder) if checkpoints.step_of(path) in measured]
+    return sorted(scored, key=lambda path: measured[checkpoints.step_of(path)])
 
 
 @contextmanager
@@ -98,7 +124,8 @@ def _moved(checkpoint: Path, target: Path) -> bool:
         os.close(handle)
 
 
-def _scores(folder: Path) -> dict[int, float]:
+def scores(folder: Path) -> dict[int, float]:
+    """Return the held-out losses measured so far, by step; none where the file cannot be read."""
     try:
         read = json.loads((folder / _SCORES).read_bytes())
         return {int(step): float(loss) for step, loss in read.items()}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from core.section import Operational, Section
-from core.train.limits import DetectionLimits, EvictionLimits, HeadroomLimits
+from core.train.limits import DetectionLimits, EvictionLimits, HeadroomLimits, SupervisionLimits
 
 MAX_SEED = 2**32 - 1  # what numpy takes
 
@@ -91,6 +91,7 @@ class TrainConfig(Section):
     layer_norm_steps: Annotated[int | None, Operational] = Field(
         default=50, ge=1, description="Optimiser steps between gradient norms of each layer; none measures none"
     )
+    supervision: Annotated[SupervisionLimits, Operational] = SupervisionLimits()
     min_gain: Annotated[float, Operational] = Field(default=0.0, description="Nats the held-out loss must fall by")
     timeout_s: Annotated[float, Operational] = Field(default=86_400.0, gt=0)
 

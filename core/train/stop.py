@@ -5,21 +5,31 @@ from __future__ import annotations
 from core.errors import EdgekilnError, Evicted, Terminated
 from core.train.eviction import Watcher
 from core.train.notices import Notice
+from core.train.orphan import Attendance
 
 _AGAIN = "Start the same command again; it goes on where this one stopped."
 
 
 class Stop:
-    """Holds the first reason a worker has to end; a notice that is withdrawn before it was obeyed is none."""
+    """Holds the first reason a worker has to end; a notice that is withdrawn before it was obeyed is none.
 
-    def __init__(self, watcher: Watcher) -> None:
+    It is asked between steps and between batches of an evaluation, which is how a worker shows that it is alive.
+    """
+
+    def __init__(self, watcher: Watcher, attendance: Attendance | None = None) -> None:
         self._watcher = watcher
+        self._attendance = attendance
 
     @property
     def asked(self) -> EdgekilnError | None:
         """The error to end with, None while there is no reason."""
         notice = self._watcher.current()
-        return _error_of(notice) if notice is not None and notice.leaves else None
+        if notice is not None and notice.leaves:
+            return _error_of(notice)
+        if self._attendance is None or (alone_s := self._attendance.alone_s()) <= self._attendance.allowed_s:
+            return None
+        problem = f"no supervisor for {alone_s:.3g} s > {self._attendance.allowed_s:g} s: the training stopped by itself"
+        return Terminated(problem, remedy=_AGAIN)
 
     def is_asked(self) -> bool:
         """Say whether there is a reason."""

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-from core import catalogue, models
+from core import attended_worker, catalogue, models
 from core.catalogue import ModelCard
 from core.config import TrainConfig
 from core.contract import Limit, Stage
 from core.data.record import TokenisedRow, read_labeled
 from core.data.tokens import tokenise
 from core.errors import ToolMissing
-from core.events import OnEvent, Resumed, SetAside, ignore
-from core.files import digest_of, read_json_lines, sha256_of, write_atomic, write_json_lines
+from core.events import OnEvent, ignore
+from core.files import digest_of, sha256_of, write_json_lines
 from core.nouns import Adapter, LabeledDataset, ModelRef, refs
 from core.stage import Facts, Order, produce
-from core.train import checkpoints, student
-from core.train.checkpoints import Broken, Training
+from core.train import student
+from core.train.checkpoints import Training
+from core.train.decision import Decisions
+from core.train.kept import Kept
 from core.train.request import TrainRequest, TrainResult
-from core.worker_process import call
+from core.train.supervisor import Hands, Supervisor
 from core.workspace import Workspace
 
 VERSION = 2
 _PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 _DECISIONS = "decisions.jsonl"
 _METRICS = "metrics.jsonl"
-_GRACE_S = 25.0  # the worker saves before it ends; who stops us kills 30 s after a notice (GCP, Kubernetes)
 
 
 def train(
@@ -41,7 +40,8 @@ def train(
     """Train a LoRA adapter on the labelled rows; the gate asks that the held-out loss falls by more than `min_gain`.
 
     A killed training goes on from its newest verified checkpoint and ends with the same bytes on the same CPU threads.
-    TrainingDiverged names the step whose loss or gradient was no number; DataError a row that cannot be learned.
+    One that goes wrong is put right (supervisor.py). TrainingDiverged names what was tried where that was not enough, and
+    the best checkpoint, which is kept; DataError a row that cannot be learned.
     """
     card = catalogue.model(config.student, beside)
     order = Order(
@@ -69,13 +69,12 @@ def _work(
     staged = content.parent
     folder = student.folder(card, on_event)
     train_file, held_out_file = _token_files(staged, source, folder, config.max_length, on_event)
-    decisions = _Decisions(content / _DECISIONS)
+    decisions = Decisions(content / _DECISIONS, on_event)
     training = Training(
         config=digest_of(config.shaping()),
         rows=digest_of([sha256_of(train_file), sha256_of(held_out_file)]),
         student=models.identity(card),
     )
-    resume_from = _resume_point(staged / "checkpoints", quarantine, training, decisions, on_event)
     request = TrainRequest(
         student_folder=str(folder),
         student_name=card.name,
@@ -86,37 +85,25 @@ def _work(
         metrics=str(content / _METRICS),
         held_out_losses=str(content / "held_out_losses.jsonl"),
         checkpoints=str(staged / "checkpoints"),
-        resume_from=str(resume_from) if resume_from else None,
+        resume_from=None,
         config=config,
         training=training,
         versions=_versions(),
     )
-    result = call(
-        "core.train.worker" if config.parallel.processes == 1 else "core.train.launch.worker",
-        request,
-        TrainResult,
-        staged / "worker",
-        on_event,
-        timeout_s=config.timeout_s,
-        grace_s=_GRACE_S,
-    )
-    decisions.add(
-        {
-            "decision": "finished",
-            "step": result.steps,
-            "adapter_step": result.adapter_step,
-            "device": result.device,
-        }
-    )
+    kept = Kept(staged / "checkpoints", quarantine, training, decisions, on_event)
+    launch = attended_worker.module("core.train.worker" if config.parallel.processes == 1 else "core.train.launch.worker")
+    result = Supervisor(request, Hands(staged / "workers", kept, decisions, on_event, launch)).run()
+    decisions.add("finished", result.steps, adapter_step=result.adapter_step, device=result.device)
     return _facts(result, models.ref(card), decisions)
 
 
-def _facts(result: TrainResult, ref: ModelRef, decisions: _Decisions) -> Facts:
-    resumed = tuple(record["step"] for record in decisions.records if record["decision"] == "resumed")
+def _facts(result: TrainResult, ref: ModelRef, decisions: Decisions) -> Facts:
+    resumed = tuple(decision.step for decision in decisions.records if decision.decision == "resumed")
     return Facts(
         own={
             "student": ref,
             "resumed_from_steps": resumed,
+            "decisions": tuple(decision.model_dump() for decision in decisions.records),
             **result.model_dump(exclude={"device", "adapter_step"}),
         },
         metrics={
@@ -142,40 +129,6 @@ def _token_files(
 
 def _write(path: Path, rows: list[TokenisedRow]) -> None:
     write_json_lines(path, (row.model_dump(mode="json") for row in rows))
-
-
-def _resume_point(
-    folder: Path, quarantine: Path, training: Training, decisions: _Decisions, on_event: OnEvent
-) -> Path | None:
-    newest, broken = checkpoints.newest_verified(folder, quarantine, training)
-    for one in broken:
-        _tell_broken(one, decisions, on_event)
-    if newest is None:
-        return None
-    step = checkpoints.step_of(newest)
-    decisions.add({"decision": "resumed", "step": step})
-    on_event(Resumed(stage=Stage.TRAIN, done=step, unit="steps"))
-    return newest
-
-
-def _tell_broken(one: Broken, decisions: _Decisions, on_event: OnEvent) -> None:
-    decisions.add(
-        {"decision": "checkpoint-set-aside", "step": one.step, "reason": one.reason, "moved_to": one.moved_to.name}
-    )
-    name = f"checkpoint of step {one.step}"
-    on_event(SetAside(stage=Stage.TRAIN, artifact_id=name, reason=one.reason, moved_to=str(one.moved_to)))
-
-
-class _Decisions:
-    """What was decided about this training, over all the processes that worked on it; rewritten whole at each addition."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.records: list[dict[str, Any]] = list(read_json_lines(path)) if path.exists() else []
-
-    def add(self, record: dict[str, Any]) -> None:
-        self.records.append(record)
-        write_atomic(self._path, "".join(json.dumps(one) + "\n" for one in self.records).encode())
 
 
 def _versions() -> dict[str, str]:

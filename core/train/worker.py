@@ -29,32 +29,50 @@ from trl import SFTConfig, pack_dataset
 from core.config import TrainConfig
 from core.contract import Stage
 from core.data.record import TokenisedRow
-from core.errors import ArtifactError, DataError, ToolMissing
+from core.errors import ArtifactError, DataError, ToolMissing, TrainingDiverged
 from core.events import Note, OnEvent
 from core.files import disk_full_is_an_error, read_json_lines, write_json_lines
 from core.train import checkpoints, retention
 from core.train.cadence import Cadence
 from core.train.eviction import Watcher
 from core.train.exact.worker import Around, ExactTrainer, WaitedEnough, fix_adapter_dtype, held_out_records, step_records
+from core.train.faults import fault_of
 from core.train.gauges.worker import Gauges, free_caches
+from core.train.halted import Halt, leave
 from core.train.headroom import Headroom
 from core.train.held_out.worker import Evaluation, labels_of
 from core.train.metrics import Metrics
+from core.train.orphan import attendance_of
 from core.train.request import TrainRequest, TrainResult
 from core.train.several import worker as several
 from core.train.shards import worker as shards
 from core.train.state import worker as state
 from core.train.stop import Stop
+from core.train.suspects.worker import ROW_PLACES
 from core.worker_process import main
 
 __all__ = ["fix_adapter_dtype"]
 
 
 def work(request: TrainRequest, folder: Path, on_event: OnEvent) -> TrainResult:
-    """Train, and measure the held-out loss of the base and of the trained student on the same tokens."""
-    del folder
+    """Train, and measure the held-out loss of the base and of the trained student on the same tokens.
+
+    TrainingDiverged where a step stands out; what did is then in the folder (halted.py).
+    """
+    request = request.model_copy(update={"config": request.course.applied(request.config)})
     with Watcher(request.config.eviction) as watcher:
-        return _train(request, Stop(watcher), on_event)
+        try:
+            return _train(request, Stop(watcher, attendance_of(request)), on_event)
+        except Halt as halt:
+            leave(folder, halt.halted)
+            raise TrainingDiverged(
+                f"{halt} (train.learning_rate {request.config.learning_rate:g})",
+                remedy="Lower train.learning_rate or train.max_grad_norm; the checkpoints before that step are kept.",
+            ) from None
+        except (RuntimeError, MemoryError) as error:
+            if (fault := fault_of(error)) is None:
+                raise
+            raise fault from error
 
 
 def _train(request: TrainRequest, stop: Stop, on_event: OnEvent) -> TrainResult:
@@ -69,12 +87,23 @@ def _train(request: TrainRequest, stop: Stop, on_event: OnEvent) -> TrainResult:
     headroom = Headroom(config.headroom, on_event, look=gauges.rooms, free=free_caches, stopping=stop.is_asked)
     trainer = _trainer(request, tokenizer, train_rows, evaluation, metrics=metrics, headroom=headroom)
     base_loss = evaluation.loss_of_base(trainer.model)
+    if request.measures:
+        return _measured(request, trainer, evaluation, base_loss)
     metrics.held_out(0, base_loss)
+    trainer.compare_with(base_loss)
     if several.is_first():
         write_json_lines(Path(request.steps), step_records(_history(request.resume_from)))
     with disk_full_is_an_error(Path(request.checkpoints)), contextlib.suppress(WaitedEnough):
         trainer.train(resume_from_checkpoint=request.resume_from)
     return _finish(request, trainer, evaluation, base_loss)
+
+
+def _measured(request: TrainRequest, trainer: ExactTrainer, evaluation: Evaluation, base_loss: float) -> TrainResult:
+    """Return the figures of a checkpoint; nothing is trained or written."""
+    checkpoint = Path(str(request.resume_from))
+    state.load_adapter(trainer.model, checkpoint)
+    loss = evaluation.loss(trainer.model, "checkpoint")
+    return _result(request, trainer, _history(str(checkpoint)), (base_loss, loss), checkpoints.step_of(checkpoint))
 
 
 def _finish(request: TrainRequest, trainer: ExactTrainer, evaluation: Evaluation, base_loss: float) -> TrainResult:
@@ -85,9 +114,20 @@ def _finish(request: TrainRequest, trainer: ExactTrainer, evaluation: Evaluation
     steps, weights = step_records(trainer.state.log_history), shards.whole_adapter(trainer.model)
     if several.is_first():
         _write(request, trainer, steps, weights)
+    return _result(request, trainer, trainer.state.log_history, (base_loss, loss), adapter_step)
+
+
+def _result(
+    request: TrainRequest,
+    trainer: ExactTrainer,
+    history: list[dict[str, Any]],
+    losses: tuple[float, float],
+    adapter_step: int,
+) -> TrainResult:
+    steps = step_records(history)
     return TrainResult(
-        base_held_out_loss=base_loss,
-        held_out_loss=loss,
+        base_held_out_loss=losses[0],
+        held_out_loss=losses[1],
         steps=len(steps),
         adapter_step=adapter_step,
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
@@ -137,6 +177,7 @@ def _trainer(
     return ExactTrainer(
         Around(
             request=request,
+            rows=rows,
             on_event=evaluation.on_event,
             stop=evaluation.stop,
             cadence=Cadence(config.checkpoint_steps, config.checkpoint_max_loss_s),
@@ -295,10 +336,15 @@ def _read(path: str) -> list[TokenisedRow]:
 
 
 def _dataset(rows: list[TokenisedRow], config: TrainConfig) -> Dataset:
+    places = list(range(len(rows)))
     if config.order == "by_length":
-        rows = sorted(rows, key=lambda row: len(row.input_ids))
+        places.sort(key=lambda place: len(rows[place].input_ids))
     dataset = Dataset.from_dict(
-        {"input_ids": [list(row.input_ids) for row in rows], "labels": [labels_of(row) for row in rows]}
+        {
+            "input_ids": [list(rows[place].input_ids) for place in places],
+            "labels": [labels_of(rows[place]) for place in places],
+            ROW_PLACES: [[place] * len(rows[place].input_ids) for place in places],
+        }
     )
     return pack_dataset(dataset, config.max_length, "bfd") if config.packing else dataset
 

@@ -24,9 +24,9 @@ from core.errors import (
     Terminated,
     ToolMissing,
     UsageError,
-    stop_of,
 )
 from core.report.visible import visible
+from core.stopping import stop_of
 
 _CRASH_LOG_BYTES = 1_000_000
 _ROOMS = {"core", "tasks", "flows", "configs"}  # an import that fails in there is our mistake

@@ -27,6 +27,7 @@ from core.events import (
     StageFinished,
     StageReused,
     StageStarted,
+    TrainingDecided,
     TrainStep,
     parse_event,
 )
@@ -53,6 +54,12 @@ EVERY: list[tuple[Event, int, str]] = [
     (TrainStep(step=1, steps=9, loss=1.5, learning_rate=4e-4, grad_norm=None), logging.DEBUG, "loss 1.5000"),
     (CheckpointSaved(step=10), logging.INFO, "step 10"),
     (Evaluated(step=10, held_out_loss=1.25), logging.INFO, "held-out loss 1.2500 after step 10"),
+    (TrainingDecided(decision="halted", step=9, to_step=8, text="a spike"), logging.INFO, "halted at step 9: a spike"),
+    (
+        TrainingDecided(decision="rolled-back", step=9, to_step=8, text="a spike", level="warning"),
+        logging.WARNING,
+        "rolled-back at step 9: a spike",
+    ),
     (Resumed(stage=Stage.TRAIN, done=10, unit="steps"), logging.INFO, "after 10 steps"),
     (Promoted(profile="demo", artifact_id="a", previous=None), logging.INFO, "points to a"),
     (RolledBack(profile="demo", artifact_id="a", restored="b", reason="silent"), logging.WARNING, "to b: silent"),

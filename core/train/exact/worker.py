@@ -13,18 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.trainer_pt_utils import nested_gather
 from trl import SFTTrainer
 
 from core.contract import Stage
+from core.data.record import TokenisedRow
 from core.env.host import read_host
 from core.errors import EnvironmentFault, Terminated, TrainingDiverged
 from core.events import CheckpointSaved, Evaluated, Note, OnEvent, Progress, TrainStep
 from core.train import checkpoints, retention
+from core.train.alarm import Alarm
 from core.train.cadence import Cadence
 from core.train.checkpoints import Manifest, Position, Taken
-from core.train.detection import StepDetector
+from core.train.detection import LONGEST_RUN, StepDetector
 from core.train.early_stopping import waited_enough
 from core.train.gauges.worker import clipped_by, device_name, layer_grad_norms
+from core.train.halted import Evidence, Halt, Halted
 from core.train.headroom import Headroom
 from core.train.held_out.worker import IGNORED, Evaluation
 from core.train.metrics import Metrics, speed_key
@@ -33,15 +37,18 @@ from core.train.several import worker as several
 from core.train.shards import worker as shards
 from core.train.state import worker as state
 from core.train.stop import Stop
+from core.train.suspects.worker import ROW_PLACES, Collator, Suspects
+from core.train.trend import HeldOutDetector
 
 _HELD_OUT = "held_out_loss"
 
 
 @dataclass(frozen=True)
 class Around:
-    """What a trainer works with beside its model and rows; `resumed` is the manifest of the checkpoint it goes on from."""
+    """What a trainer works with beside its model; `resumed` is the manifest of the checkpoint it goes on from."""
 
     request: TrainRequest
+    rows: list[TokenisedRow]
     on_event: OnEvent
     stop: Stop
     cadence: Cadence
@@ -84,7 +91,10 @@ def _require_adapter_dtype(model: torch.nn.Module) -> None:
 
 
 class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
-    """Tells every step, keeps checkpoints, and stops before a loss or gradient that is no number acts."""
+    """Tells every step, keeps checkpoints, and halts before a step that stands out changes a weight."""
+
+    data_collator: Any
+    _signature_columns: Any
 
     def __init__(self, around: Around, **named: Any) -> None:
         super().__init__(**named)
@@ -93,7 +103,15 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         self._trained_tokens: int | torch.Tensor = 0
         self._tokens: int | torch.Tensor = 0
         self._finished_step = around.resumed.taken.step if around.resumed else 0
-        self._detector = StepDetector(around.request.config.detection)
+        limits = around.request.config.detection
+        self._detector, self._held_out = StepDetector(limits), HeldOutDetector(limits)
+        self._suspects = Suspects(around.rows, around.request.course, limits.reference_rows, around.on_event)
+        self.data_collator = Collator(self.data_collator, self._suspects.left_out)
+        self._is_skipping = False
+
+    def compare_with(self, base_loss: float) -> None:
+        """Note the base's held-out loss, from which the trained ones begin."""
+        self._held_out.evaluated(0, base_loss)
 
     # --- going on from a checkpoint: the trainer's own loading, from our files
 
@@ -109,6 +127,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         if checkpoint is not None:
             state.load_optimiser(self.optimizer, Path(checkpoint))
             state.load_schedule(self.lr_scheduler, Path(checkpoint))
+            state.set_rate(self.optimizer, self.lr_scheduler, self.args.learning_rate)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self.accelerator.scaler is not None:
@@ -131,7 +150,9 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         epochs, micro_batches = super()._init_training_state(*args, **named)
         resumed = self._around.resumed
         there = self._position(self.state.global_step)
-        if resumed is not None and (resumed.taken.position, resumed.taken.step) != (there, self.state.global_step):
+        if resumed is not None and (
+            not resumed.taken.position.is_at(there) or resumed.taken.step != self.state.global_step
+        ):
             raise EnvironmentFault(
                 f"the checkpoint of step {resumed.taken.step} stands at {resumed.taken.position!r} of the data, the trainer "
                 f"would go on at {there!r}",
@@ -143,10 +164,12 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         prepared = super()._prepare_for_training(*args, **named)
         step = self.state.global_step
         for record in step_records(self.state.log_history):
-            self._detector.step(record["step"], record["loss"], self._judged_norm(record))
-        measured = {record["step"] for record in held_out_records(self.state.log_history)}
-        if step and self._evaluation_is_due(step) and step not in measured:  # the end came between saving and measuring
-            self._evaluate_held_out()
+            self._detector.step(record["step"], record["loss"], self._judged_norm(record["grad_norm"]))
+        measured = held_out_records(self.state.log_history)
+        for record in measured:
+            self._held_out.evaluated(record["step"], record[_HELD_OUT])
+        if step and self._evaluation_is_due(step) and step not in {record["step"] for record in measured}:
+            self._evaluate_held_out()  # the end came between saving and measuring
         self._tell_start(step)
         self._around.metrics.begin()
         return prepared
@@ -164,23 +187,44 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
             speed=speed_key(self._around.request.config),
         )
 
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = [*dict.fromkeys([*self._signature_columns, ROW_PLACES])]
+
     # --- one step
+
+    def get_batch_samples(self, *args: Any, **named: Any) -> tuple[list[Any], Any]:
+        """Fetch a step's micro-batches; nothing is learned at a step that is passed over or has only rows left out."""
+        batches, items = super().get_batch_samples(*args, **named)
+        is_passed_over = self.state.global_step + 1 in self._around.request.course.skipped_steps
+        self._is_skipping = is_passed_over or (items is not None and int(items) == 0)
+        self._suspects.next_step()
+        return batches, items
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any
     ) -> torch.Tensor:
-        """Count the tokens of a micro-batch, without waiting for the GPU, and check its loss."""
+        """Count the tokens of a micro-batch, without waiting for the GPU, and learn from it."""
+        self._suspects.take(inputs)
+        if self._is_skipping:
+            return torch.zeros((), device=self.args.device)
         seen = inputs.get("attention_mask")
         self._tokens += inputs["input_ids"].numel() if seen is None else seen.sum()
         self._trained_tokens += (inputs["labels"][:, 1:] != IGNORED).sum()
         loss: torch.Tensor = super().training_step(model, inputs, *rest, **named)
-        self._require_number("loss", float(loss))
         return loss
 
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        return torch.zeros(()) if self._is_skipping else super()._clip_grad_norm(model)
+
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        if self._is_skipping:  # the optimiser then does nothing, its moments and fp16's scale stay as they are
+            self.accelerator.gradient_state._set_sync_gradients(sync_gradients=False)
+            return 0.0
         norm = shards.whole(super()._get_grad_norm(model, grad_norm=grad_norm))
-        if not self.args.fp16:  # with fp16 an Inf gradient is how the scaler finds its scale; it skips such a step itself
-            self._require_number("gradient norm", float(norm))
+        loss = float(nested_gather(self._tr_loss, self.args.parallel_mode).mean())  # as it will be logged
+        for alarm in self._detector.step(self.state.global_step + 1, loss, self._judged_norm(norm)):
+            self._heed(alarm)
         every = self._around.request.config.layer_norm_steps
         asked = every is not None and (self.state.global_step + 1) % every == 0 and math.isfinite(float(norm))
         if asked and not shards.is_sharded(self.model):
@@ -188,18 +232,36 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
             self._around.metrics.beside(layer_grad_norms=norms)
         return norm
 
-    def _require_number(self, what: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"the {what} of step {self.state.global_step + 1} is {value} (train.learning_rate {self.args.learning_rate:g})",
-                remedy="Lower train.learning_rate or train.max_grad_norm; the checkpoints before that step are kept.",
-            )
+    def _judged_norm(self, norm: Any) -> float | None:
+        """Return the norm to judge; in fp16 an infinite one is how the scaler finds its scale, it skips such a step itself."""
+        return None if self.args.fp16 else float(norm)
+
+    def _heed(self, alarm: Alarm) -> None:
+        """Halt where the supervisor is to decide, else tell of it."""
+        acts = self._around.request.config.supervision.acts and not alarm.is_warning
+        if not acts and alarm.kind not in ("nan", "infinite"):
+            self._around.on_event(Note(stage=Stage.TRAIN, text=alarm.text, level="warning"))
+            return
+        is_replayed = alarm.step == self._around.request.suspect and alarm.metric != _HELD_OUT
+        raise Halt(Halted(alarm=alarm, evidence=self._examined(alarm) if is_replayed else None))
+
+    def _examined(self, alarm: Alarm) -> Evidence:
+        """Examine the step's rows on the weights before it; those of a run on the weights before the run."""
+        checkpoint = self._around.request.resume_from
+        if alarm.kind != "run":
+            return self._suspects.examine(self.model, 1, self.compute_loss_context_manager())
+        if checkpoint is not None:
+            state.load_adapter(self.model, Path(checkpoint))
+        return self._suspects.examine(self.model, LONGEST_RUN, self.compute_loss_context_manager())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Record a step and tell it."""
+        """Record a step and tell it; of a step that was passed over there is nothing to record."""
         if "loss" not in logs:
             super().log(logs, start_time)
-            return
+        elif not self._is_skipping:
+            self._record(logs, start_time)
+
+    def _record(self, logs: dict[str, float], start_time: float | None) -> None:
         logs["trained_tokens"], tokens = several.summed(int(self._trained_tokens), int(self._tokens))
         self._trained_tokens = self._tokens = 0
         super().log(logs, start_time)
@@ -210,13 +272,8 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         self._around.metrics.write(record, tokens)
         told = {name: value for name, value in record.items() if name != "trained_tokens"}
         self._around.on_event(TrainStep(steps=self.state.max_steps, **told))
-        for alarm in self._detector.step(record["step"], record["loss"], self._judged_norm(record)):
-            self._around.on_event(Note(stage=Stage.TRAIN, text=alarm.text, level="warning"))
         done, total = record["step"], self.state.max_steps
         self._around.on_event(Progress(stage=Stage.TRAIN, task="train", done=done, total=total, unit="steps"))
-
-    def _judged_norm(self, record: dict[str, Any]) -> float | None:
-        return None if self.args.fp16 else float(record["grad_norm"])
 
     # --- between two steps: save, obey a stop, measure the held-out loss
 
@@ -229,7 +286,8 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         stop, evaluate = self._around.stop, self._evaluation_is_due(step)
         due = self._around.cadence.due(step) and several.is_first()
         due, asked, forbidden = several.some_say(due, stop.is_asked(), not stop.allows(self._around.cadence.save_s))
-        wanted = due or evaluate or asked or step == self.state.max_steps
+        is_before_suspect = step + 1 == self._around.request.suspect
+        wanted = due or evaluate or asked or is_before_suspect or step == self.state.max_steps
         if wanted and not forbidden:
             self._save()
         if asked:
@@ -246,7 +304,18 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         return every is not None and step % every == 0
 
     def _evaluate_held_out(self) -> None:
-        loss, step = self._around.evaluation.loss(self.model, f"step {self.state.global_step}"), self.state.global_step
+        step = self.state.global_step
+        try:
+            loss = self._around.evaluation.loss(self.model, f"step {step}")
+        except TrainingDiverged:
+            loss = math.nan
+        alarms = self._held_out.evaluated(step, loss)
+        if math.isfinite(loss):
+            self._tell_held_out(step, loss)
+        for alarm in alarms:
+            self._heed(alarm)
+
+    def _tell_held_out(self, step: int, loss: float) -> None:
         self.state.log_history.append({"step": step, _HELD_OUT: loss})
         scores = {record["step"]: record[_HELD_OUT] for record in held_out_records(self.state.log_history)}
         if several.is_first():
@@ -274,7 +343,8 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
             several.wait_for_all()
         around.on_event(CheckpointSaved(step=step))
         if several.is_first():
-            retention.thin(folder, scratch)
+            replayed_from = around.request.resume_from if around.request.suspect is not None else None
+            retention.thin(folder, scratch, in_use=lambda path: str(path) == replayed_from)
 
     def _keep(
         self, written: Path, folder: Path, weights: dict[str, torch.Tensor] | None, optimiser: dict[str, Any]
@@ -290,6 +360,8 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         state.save_optimiser(optimiser, folder)
         state.save_schedule(self.lr_scheduler, self.accelerator.scaler, folder)
         self.state.save_to_json(str(folder / state.TRAINER_STATE))
+        if request.decisions is not None and Path(request.decisions).exists():
+            shutil.copyfile(request.decisions, folder / checkpoints.DECISIONS)
         return Taken(
             step=step,
             training=request.training,
@@ -299,6 +371,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
             threads=torch.get_num_threads(),
             device=self._around.device,
             dtype=str(self.model.dtype),
+            rollbacks=request.rollbacks,
         )
 
     def _position(self, step: int) -> Position:

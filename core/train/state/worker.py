@@ -134,6 +134,16 @@ def load_schedule(scheduler: Any, folder: Path) -> None:
     scheduler.load_state_dict(_read(folder / _SCHEDULER))
 
 
+def set_rate(optimiser: Any, scheduler: Any, learning_rate: float) -> None:
+    """Have a schedule go on from where it is with another highest learning rate; nothing changes where it is the same."""
+    if set(scheduler.base_lrs) == {learning_rate}:
+        return
+    scheduler.base_lrs = [learning_rate] * len(scheduler.base_lrs)
+    for group, share in zip(optimiser.param_groups, scheduler.lr_lambdas, strict=True):
+        group["initial_lr"], group["lr"] = learning_rate, learning_rate * share(scheduler.last_epoch)
+    scheduler._last_lr = [group["lr"] for group in optimiser.param_groups]
+
+
 def load_scaler(scaler: Any, folder: Path) -> None:
     """Put a saved scale into a gradient scaler."""
     scaler.load_state_dict(_read(folder / _SCALER))

@@ -14,7 +14,7 @@ import pytest
 from core.alerts.message import message_for
 from core.alerts.send import alert
 from core.config import AlertConfig
-from core.events import Event, Note, RunFailed, RunFinished
+from core.events import Event, Note, RunFailed, RunFinished, TrainingDecided
 
 FINISHED = RunFinished(run_id="r1", profile="demo", summary="7 stages in 200 s")
 FAILED = RunFailed(run_id="r1", profile="demo", code="data-empty", error="[data-empty] 0 records\nFix: add some")
@@ -66,6 +66,14 @@ def test_a_failure_tells_its_error_and_its_run(channel: list[dict[str, str]], ev
 def test_nobody_is_told_when_no_channel_is_named_or_the_event_is_not_worth_it(events: list[Event]) -> None:
     assert alert(FINISHED, AlertConfig(), events.append) == ()
     assert message_for(Note(stage=None, text="a line")) is None
+    assert message_for(TrainingDecided(decision="skipped", step=9, to_step=8, text="rows left out: r1")) is None
+
+
+def test_a_training_that_goes_back_is_told_with_what_was_decided() -> None:
+    text = "step 9: loss is a spike; back to step 8; learning rate x 0.5"
+    message = message_for(TrainingDecided(decision="rolled-back", step=9, to_step=8, text=text, level="warning"))
+    assert message is not None
+    assert (message.title, message.body, message.kind) == ("edgekiln: the training went back to step 8", text, "warning")
 
 
 def test_dead_channels_are_named_without_their_urls_and_the_others_still_hear(

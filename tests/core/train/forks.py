@@ -1,7 +1,8 @@
 """Trains in forked children of one process that has imported torch: `forks.py PLAN.json` says in `done.json` how each ended.
 
 A plan is a list of runs: which folder, which settings, which fault. The worker's own code runs; a fault is a signal at an
-event or at a touch of a checkpoint's file, a limit on file sizes, or a gradient that is NaN.
+event or at a touch of a checkpoint's file, a limit on file sizes, or a gradient that is NaN. A supervised run has its
+supervisor in one child and each worker in a child of that one; their faults are in supervised.py.
 """
 
 import json
@@ -11,8 +12,10 @@ import resource
 import shutil
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
+import supervised as supervised_runs
 import torch
 from bitsandbytes.functional import has_avx512bf16
 from bitsandbytes.optim import AdamW8bit
@@ -35,12 +38,14 @@ VOCABULARY = 300
 TOUCHES = {"open", "os.rename", "os.mkdir", "shutil.rmtree", "os.remove"}
 
 
-def rows(count: int, split: str, masked: int | None = None) -> list[TokenisedRow]:
-    drawn = random.Random(split)
+def rows(count: int, split: str, masked: int | None = None, poisoned: Sequence[int] = ()) -> list[TokenisedRow]:
+    drawn, noise = random.Random(split), random.Random("noise")
     made = []
     for number in range(count):
         start, length, prompt = drawn.randrange(3, VOCABULARY), drawn.randrange(8, 20), drawn.randrange(2, 6)
         ids = tuple((start + 7 * place) % VOCABULARY for place in range(length))
+        if number in poisoned:
+            ids = tuple(noise.randrange(3, VOCABULARY) for _ in ids)
         mask = tuple(int(place >= prompt and number != masked) for place in range(length))
         made.append(TokenisedRow(row_id=f"{split}-{number}", input_ids=ids, completion_mask=mask))
     return made
@@ -50,12 +55,14 @@ def request_of(run: dict) -> TrainRequest:
     folder = Path(run["folder"])
     config = TrainConfig.model_validate(run["config"])
     for split, count in (("train", run["rows"]), ("held_out", 9)):
-        made = rows(count, split, run.get("masked_row"))
+        made = rows(count, split, run.get("masked_row"), run.get("poisoned", ()) if split == "train" else ())
         write_json_lines(folder / f"{split}.jsonl", (row.model_dump(mode="json") for row in made))
     training = Training(
         config=digest_of(config.shaping()), rows=sha256_of(folder / "train.jsonl"), student="tiny, made in the test"
     )
-    newest, _ = checkpoints.newest_verified(folder / "checkpoints", folder / "quarantine", training)
+    newest = None
+    if run.get("action") != "supervised":  # a supervisor looks for itself, and one that takes over lets the worker be
+        newest, _ = checkpoints.newest_verified(folder / "checkpoints", folder / "quarantine", training)
     return TrainRequest(
         student_folder=run["student"],
         student_name="tiny",
@@ -204,7 +211,42 @@ def gradient(model) -> float:
     return come_back[0]
 
 
-ACTIONS = {"frozen": frozen, "plain": plain, "eight bit": eight_bit}
+def learn(run: dict) -> dict:
+    """Teach the tiny student what the rows are made of, all of its weights, and save it as another student.
+
+    A model that knows nothing has nothing to lose: a bad row or a bad step would not show.
+    """
+    torch.manual_seed(5)
+    model = worker.AutoModelForCausalLM.from_pretrained(run["student"], dtype=torch.float32)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    places = torch.arange(20)
+    while True:
+        starts = torch.randint(3, VOCABULARY, (64, 1))
+        ids = (starts + 7 * places) % VOCABULARY
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        if float(loss) < run["until_loss"]:
+            break
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    model.to(torch.bfloat16).save_pretrained(run["learned"])
+    worker.AutoTokenizer.from_pretrained(run["student"]).save_pretrained(run["learned"])
+    return {"loss": float(loss)}
+
+
+def supervised(run: dict) -> dict:
+    """Train under a supervisor, in this process, of workers in forked children."""
+    return supervised_runs.supervise(run, request_of(run))
+
+
+ACTIONS = {
+    "learn": learn,
+    "frozen": frozen,
+    "plain": plain,
+    "eight bit": eight_bit,
+    "supervised": supervised,
+    "wait": supervised_runs.wait_for_worker,
+}
 
 
 def in_child(run: dict) -> dict:

@@ -37,7 +37,8 @@ class Trained:
         """Return what a training left behind that must not depend on how often it was stopped."""
         folder = self.folder / name
         kept = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "steps.jsonl", "held_out_losses.jsonl")
-        return {**{path: (folder / path).read_bytes() for path in kept}, "result": self.ended[name][-1]["result"]}
+        written = {path: (folder / path).read_bytes() for path in kept if (folder / path).exists()}
+        return {**written, "result": self.ended[name][-1]["result"]}
 
 
 def carry_out(student: Path, folder: Path, runs: list[tuple[str, dict[str, Any]]]) -> Trained:

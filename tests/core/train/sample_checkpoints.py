@@ -15,7 +15,7 @@ FILES = {
 TRAINING = Training(config="c" * 64, rows="d" * 64, student="tiny")
 
 
-def taken(step: int, training: Training = TRAINING) -> Taken:
+def taken(step: int, training: Training = TRAINING, rollbacks: int = 0) -> Taken:
     return Taken(
         step=step,
         training=training,
@@ -25,6 +25,7 @@ def taken(step: int, training: Training = TRAINING) -> Taken:
         threads=2,
         device="cpu",
         dtype="torch.float32",
+        rollbacks=rollbacks,
     )
 
 
@@ -35,8 +36,8 @@ def written(folder: Path) -> Path:
     return folder
 
 
-def kept(tmp_path: Path, *steps: int) -> Path:
+def kept(tmp_path: Path, *steps: int, rollbacks: int = 0) -> Path:
     root = tmp_path / "checkpoints"
     for step in steps:
-        checkpoints.keep(written(root / "writing" / f"step-{step}"), root, taken(step))
+        checkpoints.keep(written(root / "writing" / f"step-{step}"), root, taken(step, rollbacks=rollbacks))
     return root

@@ -106,7 +106,7 @@ def test_a_flipped_bit_in_the_newest_checkpoint_makes_the_one_before_it_the_star
 def test_a_gradient_that_is_nan_ends_the_training_before_it_touches_a_weight(trained):
     (ended,) = trained.ended["nan"]
     assert ended["error"] == "TrainingDiverged"
-    assert "the gradient norm of step 21 is nan" in ended["problem"]
+    assert "step 21: grad_norm is no number" in ended["problem"]
     steps = (trained.folder / "nan" / "steps.jsonl").read_text(encoding="utf-8").splitlines()
     whole = (trained.folder / "whole" / "steps.jsonl").read_text(encoding="utf-8").splitlines()
     assert steps == whole[:20]
@@ -131,7 +131,7 @@ def test_the_best_checkpoint_outlives_newer_ones(trained):
     best_at_the_last_save = min(losses[:-1], key=lambda record: record["held_out_loss"])["step"]
     there = {int(path.name[5:]) for path in (trained.folder / "whole" / "checkpoints").glob("step-*")}
     assert [record["step"] for record in losses] == [12, 24, 36, 48, 60]
-    assert there == {best_at_the_last_save, 56, 60}
+    assert there == {best_at_the_last_save, 48, 56, 60}
 
 
 SEEDS = range(20)

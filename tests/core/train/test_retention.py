@@ -35,44 +35,66 @@ def steps(root: Path) -> list[int]:
 
 
 def test_only_the_last_two_stay_where_nothing_else_is_known(tmp_path):
-    root = sample.kept(tmp_path, 5, 10, 15, 20)
+    root = sample.kept(tmp_path, 10, 20, 30, 40)
     dropped = retention.thin(root, root / "writing")
-    assert [path.name for path in dropped] == ["step-00000005", "step-00000010"]
-    assert steps(root) == [15, 20]
+    assert [path.name for path in dropped] == ["step-00000010", "step-00000020"]
+    assert steps(root) == [30, 40]
     assert list((root / "writing").iterdir()) == []
 
 
+def test_however_close_they_are_one_from_before_a_run_of_bad_steps_stays(tmp_path):
+    for step in range(1, 60):
+        root = sample.kept(tmp_path, step)
+        retention.thin(root, root / "writing")
+        there = steps(root)
+        assert len(there) <= retention.KEEP + 2
+        assert there[0] <= max(1, step - retention.BEFORE_RUN)
+        assert there[0] >= step - 2 * retention.BEFORE_RUN
+
+
+def test_going_back_takes_away_what_came_after_even_what_somebody_reads(tmp_path):
+    root = sample.kept(tmp_path, 10, 20, 30)
+    retention.write_scores(root, {10: 1.2, 20: 1.1, 30: 0.9})
+    with retention.hold(root / "step-00000030"):
+        retention.back_to(root, root / "writing", 20)
+    assert steps(root) == [10, 20]
+    assert retention.scores(root) == {10: 1.2, 20: 1.1}
+    assert list((root / "writing").iterdir()) == []
+    retention.back_to(root, root / "writing", 0)
+    assert steps(root) == []
+
+
 def test_the_best_stays_until_a_better_one_is_there(tmp_path):
-    root = sample.kept(tmp_path, 5, 10, 15, 20)
-    retention.write_scores(root, {5: 1.2, 10: 1.1, 15: 1.3})
+    root = sample.kept(tmp_path, 10, 20, 30, 40)
+    retention.write_scores(root, {10: 1.2, 20: 1.1, 30: 1.3})
     retention.thin(root, root / "writing")
-    assert steps(root) == [10, 15, 20]
-    assert retention.best_of(root) == root / "step-00000010"
-    assert retention.by_held_out_loss(root) == [root / "step-00000010", root / "step-00000015"]
-    retention.write_scores(root, {5: 1.2, 10: 1.1, 15: 1.3, 20: 1.0})
-    sample.kept(tmp_path, 25)
+    assert steps(root) == [20, 30, 40]
+    assert retention.best_of(root) == root / "step-00000020"
+    assert retention.by_held_out_loss(root) == [root / "step-00000020", root / "step-00000030"]
+    retention.write_scores(root, {10: 1.2, 20: 1.1, 30: 1.3, 40: 1.0})
+    sample.kept(tmp_path, 50)
     retention.thin(root, root / "writing")
-    assert steps(root) == [20, 25]
+    assert steps(root) == [40, 50]
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"five": 1}', '{"5": null}', "\x00"])
 def test_scores_nobody_can_read_only_cost_the_best_its_place(tmp_path, text):
-    root = sample.kept(tmp_path, 5, 10, 15)
+    root = sample.kept(tmp_path, 10, 20, 30)
     (root / "held_out_losses.json").write_text(text)
     assert retention.best_of(root) is None
     retention.thin(root, root / "writing")
-    assert steps(root) == [10, 15]
+    assert steps(root) == [20, 30]
 
 
 def test_a_checkpoint_another_process_reads_stays_until_that_process_is_gone(tmp_path):
-    root = sample.kept(tmp_path, 5, 10, 15)
-    command = [sys.executable, "-c", HOLDER, str(root / "step-00000005")]
+    root = sample.kept(tmp_path, 10, 20, 30)
+    command = [sys.executable, "-c", HOLDER, str(root / "step-00000010")]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as holder:
         assert holder.stdout.readline() == b"held\n"
         assert retention.thin(root, root / "writing") == []
         holder.kill()
-    assert retention.thin(root, root / "writing") == [root / "step-00000005"]
+    assert retention.thin(root, root / "writing") == [root / "step-00000010"]
 
 
 def test_two_may_read_one_checkpoint_and_one_that_is_gone_is_told(tmp_path):
@@ -97,4 +119,4 @@ def test_the_newest_and_the_best_are_there_after_any_history(tmp_path_factory, h
         assert steps(root)[-1] == step
         if scores:
             assert scores[checkpoints.step_of(retention.best_of(root))] == min(scores.values())
-        assert len(steps(root)) <= retention.KEEP + 1
+        assert len(steps(root)) <= retention.KEEP + 3

@@ -38,6 +38,7 @@ CONFIG = {
     "learning_rate": 5e-3,
     "lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1},
     "checkpoint_steps": 8,
+    "supervision": {"orphan_s": 0},  # a worker that outlives its supervisor is for test_supervision.py
     "seed": 11,
 }
 STEPS = 40  # 40 rows, two epochs, two rows a step
@@ -191,7 +192,7 @@ def test_kill_9_ends_with_the_same_losses_and_the_same_bytes(undisturbed, killed
 
 def test_a_broken_checkpoint_is_set_aside_and_the_one_before_is_taken(undisturbed, killed, tmp_path):
     case = copy_of(killed, tmp_path)
-    before, newest = sorted((case.staged / "checkpoints").glob("step-*"))
+    *_, before, newest = sorted((case.staged / "checkpoints").glob("step-*"))
     flipped = bytearray((newest / "optimizer.safetensors").read_bytes())
     flipped[len(flipped) // 2] ^= 1
     (newest / "optimizer.safetensors").write_bytes(flipped)
@@ -229,7 +230,8 @@ def test_an_evicted_training_stops_at_its_step_and_ends_elsewhere_with_the_same_
 
 
 def test_a_step_that_stands_out_is_told_with_what_is_usual(case):
-    case.config |= {"num_train_epochs": 1, "detection": {"min_steps": 4, "window_steps": 8, "spike_sigmas": 0.01}}
+    detection = {"min_steps": 4, "window_steps": 8, "spike_sigmas": 0.01}
+    case.config |= {"num_train_epochs": 1, "detection": detection, "supervision": {"acts": False, "orphan_s": 0}}
     case.finish()
     told = [event["text"] for event in case.events("note") if event["level"] == "warning"]
     assert [text for text in told if "is a spike: measured" in text and ", limit " in text and ", usual " in text]
