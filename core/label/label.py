@@ -18,6 +18,7 @@ from core.files import read_json_lines
 from core.label.answer_gate import AnswerGate
 from core.label.asking import Asker
 from core.label.entries import Spent
+from core.label.exchange import exchanged, fetch_labelled, guarded
 from core.label.judging import Bench, ask_judge, bench_of, silent_judge
 from core.label.ledger import open_ledger
 from core.label.questions import Questions, Survey, questions_of, survey
@@ -51,11 +52,11 @@ def label(
         questions = questions_of(dataset, config, choice.identity, workspace)
         rules, weights = (dataset.config[name] for name in ("rules", "quality"))
         gate = AnswerGate(RuleLimits.model_validate(rules), QualityWeights.model_validate(weights))
-        with open_ledger(workspace.ledger("label")) as ledger:
+        with open_ledger(workspace.ledger("label")) as ledger, exchanged(workspace, config.sync_s, on_event):
             found = survey(questions, ledger)
             session = Session(ledger, order.identity()[:12], on_event, beside)
             with session.open(questions, found) as step:
-                sent = _ask(questions, found, session, step)
+                sent = _ask(questions, found, session, guarded(step, workspace))
                 sent += ask_judge(bench, questions, gate, session) if bench else 0
             with LabelsWriter(content, ledger, config, gate, bench) as writer:
                 for question in questions:
@@ -110,6 +111,7 @@ def _order(dataset: Dataset, config: LabelConfig, choice: Choice, bench: Bench |
 
 def _workspace_for(order: Order[LabeledDataset], workspace: Workspace) -> Workspace:
     """Redo a labelling that failed its limits instead of reusing it: the ledger asks only for what is still missing."""
+    fetch_labelled(workspace, order.identity())
     try:
         found = read_manifest(workspace, Stage.LABEL, order.identity()[:12], LabeledDataset)
     except ArtifactError:
