@@ -129,6 +129,13 @@ class CheckpointSaved(_Event):
     step: int
 
 
+class CheckpointSent(_Event):
+    """A checkpoint is in the workspace's second home: another machine can go on from it."""
+
+    kind: Literal["checkpoint-sent"] = "checkpoint-sent"
+    step: int
+
+
 class Evaluated(_Event):
     """The held-out loss after a step, in nats per completion token."""
 
@@ -160,6 +167,16 @@ class Continued(_Event):
 
     kind: Literal["continued"] = "continued"
     stage: Stage
+
+
+class Leaving(_Event):
+    """This machine or process is taken away, by `deadline` where one is known; `source` says who takes it, `way` how."""
+
+    kind: Literal["leaving"] = "leaving"
+    stage: Stage
+    source: str
+    way: str
+    deadline: AwareDatetime | None
 
 
 class Promoted(_Event):
@@ -194,10 +211,12 @@ Event = Annotated[
     | Found
     | TrainStep
     | CheckpointSaved
+    | CheckpointSent
     | Evaluated
     | Resumed
     | Paused
     | Continued
+    | Leaving
     | Promoted
     | RolledBack,
     Field(discriminator="kind"),

@@ -11,10 +11,12 @@ from core.config import Profile, secret
 from core.errors import ToolMissing
 from core.events import (
     CheckpointSaved,
+    CheckpointSent,
     Continued,
     Evaluated,
     Event,
     Found,
+    Leaving,
     Note,
     OnEvent,
     Paused,
@@ -74,7 +76,7 @@ def level_of(event: Event) -> int:
             return logging.DEBUG
         case RunFailed():
             return logging.ERROR
-        case SetAside() | RolledBack() | Note(level="warning") | Found() | Paused():
+        case SetAside() | RolledBack() | Note(level="warning") | Found() | Paused() | Leaving():
             return logging.WARNING
         case StageFinished() | StageReused() if not event.verdict.passed:
             return logging.WARNING
@@ -144,6 +146,9 @@ def _of_waiting(event: Event) -> str:
             return f"{event.stage.value} waits, {event.patience_s:g} s at most: {event.reason}"
         case Continued():
             return f"{event.stage.value} goes on: what it waited for is back"
+        case Leaving():
+            by = f", by {event.deadline:%H:%M:%S}Z" if event.deadline else ""
+            return f"{event.stage.value} must leave: {event.source} takes this machine or process away ({event.way}{by})"
         case _:
             return ""
 
@@ -154,6 +159,8 @@ def _of_training(event: Event) -> str:
             return f"step {event.step}/{event.steps}: loss {event.loss:.4f}, learning rate {event.learning_rate:.2e}"
         case CheckpointSaved():
             return f"checkpoint at step {event.step} saved and verified"
+        case CheckpointSent():
+            return f"checkpoint at step {event.step} is in the second home"
         case Evaluated():
             return f"held-out loss {event.held_out_loss:.4f} after step {event.step}"
         case _:

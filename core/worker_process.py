@@ -61,10 +61,11 @@ def call(
             grace_s=grace_s,
         )
     except ProcessFailed:
-        tail.forward()
         if (folder / "failure.json").exists():
             raise _read_failure(folder / "failure.json") from None
         raise
+    finally:
+        tail.forward()
     return result.model_validate_json((folder / "result.json").read_bytes())
 
 

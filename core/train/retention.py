@@ -16,7 +16,7 @@ from core.train import checkpoints
 from core.workspace import MANIFEST
 
 KEEP = 2  # the newest may turn out broken when it is needed; the one before is then taken
-_SCORES = "held_out_losses.json"
+SCORES = "held_out_losses.json"
 
 
 def nobody(checkpoint: Path) -> bool:
@@ -43,7 +43,7 @@ def thin(folder: Path, scratch: Path, in_use: Callable[[Path], bool] = nobody) -
 
 def write_scores(folder: Path, held_out_losses: Mapping[int, float]) -> None:
     """Write down the held-out losses measured so far, by step."""
-    write_atomic(folder / _SCORES, json.dumps({str(step): loss for step, loss in held_out_losses.items()}).encode())
+    write_atomic(folder / SCORES, json.dumps({str(step): loss for step, loss in held_out_losses.items()}).encode())
 
 
 def best_of(folder: Path) -> Path | None:
@@ -54,9 +54,9 @@ def best_of(folder: Path) -> Path | None:
 
 def by_held_out_loss(folder: Path) -> list[Path]:
     """Return the checkpoints whose held-out loss was measured, the best first, none of them verified."""
-    scores = _scores(folder)
-    scored = [path for path in checkpoints.all_in(folder) if checkpoints.step_of(path) in scores]
-    return sorted(scored, key=lambda path: scores[checkpoints.step_of(path)])
+    measured = scores(folder)
+    scored = [path for path in checkpoints.all_in(folder) if checkpoints.step_of(path) in measured]
+    return sorted(scored, key=lambda path: measured[checkpoints.step_of(path)])
 
 
 @contextmanager
@@ -98,9 +98,10 @@ def _moved(checkpoint: Path, target: Path) -> bool:
         os.close(handle)
 
 
-def _scores(folder: Path) -> dict[int, float]:
+def scores(folder: Path) -> dict[int, float]:
+    """Return the held-out losses that were written down, by step; empty where there are none."""
     try:
-        read = json.loads((folder / _SCORES).read_bytes())
+        read = json.loads((folder / SCORES).read_bytes())
         return {int(step): float(loss) for step, loss in read.items()}
     except (FileNotFoundError, ValueError, AttributeError, TypeError):
         return {}  # it only says what to keep; the worker writes it anew at its next evaluation

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from core.contract import Stage
 from core.errors import EdgekilnError, Evicted, Terminated
+from core.events import Leaving, Note, OnEvent, ignore
 from core.train.eviction import Watcher
 from core.train.notices import Notice
 
@@ -12,23 +14,40 @@ _AGAIN = "Start the same command again; it goes on where this one stopped."
 class Stop:
     """Holds the first reason a worker has to end; a notice that is withdrawn before it was obeyed is none."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, on_event: OnEvent = ignore) -> None:
         self._watcher = watcher
+        self._on_event = on_event
+        self._told: str | None = None
 
     @property
     def asked(self) -> EdgekilnError | None:
         """The error to end with, None while there is no reason."""
-        notice = self._watcher.current()
-        return _error_of(notice) if notice is not None and notice.leaves else None
+        self._tell_trouble()
+        notice = self._leaving()
+        return _error_of(notice) if notice else None
 
     def allows(self, save_s: float) -> bool:
         """Say whether a save of that length ends before the machine does."""
         return self._watcher.fits(save_s)
 
     def obey(self) -> None:
-        """Raise what was asked for."""
-        if (asked := self.asked) is not None:
-            raise asked
+        """Tell what was asked for and raise it."""
+        if (notice := self._leaving()) is not None:
+            told = Leaving(stage=Stage.TRAIN, source=notice.source, way=notice.kind, deadline=notice.deadline)
+            self._on_event(told)
+            raise _error_of(notice)
+
+    def _leaving(self) -> Notice | None:
+        notice = self._watcher.current()
+        return notice if notice is not None and notice.leaves else None
+
+    def _tell_trouble(self) -> None:
+        """Tell once that a cloud is not heard: an eviction would then come without a word."""
+        trouble = self._watcher.trouble
+        if trouble is not None and trouble != self._told:
+            self._told = trouble
+            text = f"eviction notices cannot be heard: {trouble}"
+            self._on_event(Note(stage=Stage.TRAIN, text=text, level="warning"))
 
 
 def _error_of(notice: Notice) -> EdgekilnError:

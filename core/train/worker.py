@@ -50,7 +50,7 @@ def work(request: TrainRequest, folder: Path, on_event: OnEvent) -> TrainResult:
     """Train, and measure the held-out loss of the base and of the trained student on the same tokens."""
     del folder
     with Watcher(request.config.eviction) as watcher:
-        return _train(request, Stop(watcher), on_event)
+        return _train(request, Stop(watcher, on_event), on_event)
 
 
 def _train(request: TrainRequest, stop: Stop, on_event: OnEvent) -> TrainResult:
