@@ -144,6 +144,13 @@ class CheckpointSaved(_Event):
     step: int
 
 
+class CheckpointSent(_Event):
+    """A checkpoint is in the workspace's second home: another machine can go on from it."""
+
+    kind: Literal["checkpoint-sent"] = "checkpoint-sent"
+    step: int
+
+
 class Evaluated(_Event):
     """The held-out loss after a step, in nats per completion token."""
 
@@ -188,6 +195,16 @@ class Continued(_Event):
     stage: Stage
 
 
+class Leaving(_Event):
+    """This machine or process is taken away, by `deadline` where one is known; `source` says who takes it, `way` how."""
+
+    kind: Literal["leaving"] = "leaving"
+    stage: Stage
+    source: str
+    way: str
+    deadline: AwareDatetime | None
+
+
 class Promoted(_Event):
     """A profile's pointer was put on a model."""
 
@@ -221,11 +238,13 @@ Event = Annotated[
     | TrainStep
     | MemoryLow
     | CheckpointSaved
+    | CheckpointSent
     | Evaluated
     | TrainingDecided
     | Resumed
     | Paused
     | Continued
+    | Leaving
     | Promoted
     | RolledBack,
     Field(discriminator="kind"),

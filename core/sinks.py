@@ -11,10 +11,12 @@ from core.config import Profile, secret
 from core.errors import ToolMissing
 from core.events import (
     CheckpointSaved,
+    CheckpointSent,
     Continued,
     Evaluated,
     Event,
     Found,
+    Leaving,
     MemoryLow,
     Note,
     OnEvent,
@@ -83,7 +85,7 @@ def level_of(event: Event) -> int:
             return logging.ERROR
         case SetAside() | RolledBack() | Note(level="warning") | TrainingDecided(level="warning") | Found():
             return logging.WARNING
-        case Paused() | MemoryLow():
+        case Paused() | MemoryLow() | Leaving():
             return logging.WARNING
         case StageFinished() | StageReused() if not event.verdict.passed:
             return logging.WARNING
@@ -153,6 +155,9 @@ def _of_waiting(event: Event) -> str:
             return f"{event.stage.value} waits, {event.patience_s:g} s at most: {event.reason}"
         case Continued():
             return f"{event.stage.value} goes on: what it waited for is back"
+        case Leaving():
+            by = f", by {event.deadline:%H:%M:%S}Z" if event.deadline else ""
+            return f"{event.stage.value} must leave: {event.source} takes this machine or process away ({event.way}{by})"
         case _:
             return ""
 
@@ -164,8 +169,9 @@ def _of_training(event: Event) -> str:
         case MemoryLow():
             left = f"{event.free_bytes >> 20} MiB < {event.limit_bytes >> 20} MiB of memory left ({event.place})"
             return f"step {event.step}: {left}, {_MEMORY_ACTIONS[event.action]}"
-        case CheckpointSaved():
-            return f"checkpoint at step {event.step} saved and verified"
+        case CheckpointSaved() | CheckpointSent():
+            what = "saved and verified" if isinstance(event, CheckpointSaved) else "is in the second home"
+            return f"checkpoint at step {event.step} {what}"
         case Evaluated():
             return f"held-out loss {event.held_out_loss:.4f} after step {event.step}"
         case TrainingDecided():

@@ -28,6 +28,8 @@ from core.workspace import (
 
 N = TypeVar("N", bound=Artifact)
 
+_OF_THIS_MACHINE = {Stage.ENV, Stage.INGEST}  # what another one can do, or has in its database, says nothing of this one
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -82,7 +84,7 @@ def produce(order: Order[N], workspace: Workspace, on_event: OnEvent, work: Work
     order's limits.
     """
     identity = order.identity()
-    if order.stage not in workspace.force and (reused := _reuse(order, identity, workspace, on_event)):
+    if order.stage not in workspace.force and (reused := _found(order, identity, workspace, on_event)):
         return reused
     staged = workspace.staging(order.stage, identity)
     occasion = _prepare(staged, order)
@@ -95,10 +97,24 @@ def produce(order: Order[N], workspace: Workspace, on_event: OnEvent, work: Work
         facts = work(content)
     artifact = _build(order, identity, occasion, facts, content)
     publish(workspace, content, artifact)
+    if workspace.home:
+        workspace.home.send(artifact)
     shutil.rmtree(staged, ignore_errors=True)
     seconds = time.perf_counter() - started
     on_event(StageFinished(stage=order.stage, artifact_id=artifact_id, seconds=seconds, verdict=artifact.verdict))
     return artifact
+
+
+def _found(order: Order[N], identity: str, workspace: Workspace, on_event: OnEvent) -> N | None:
+    """Return a finished artifact that lies here, else one that is fetched from the workspace's second home."""
+    if found := _reuse(order, identity, workspace, on_event):
+        return found
+    if workspace.home is None or order.stage in _OF_THIS_MACHINE:
+        return None
+    youngest = None if order.max_age_s is None else _youngest(order)
+    if not workspace.home.fetch(order.stage, identity, youngest):
+        return None
+    return _reuse(order, identity, workspace, on_event)
 
 
 def _reuse(order: Order[N], identity: str, workspace: Workspace, on_event: OnEvent) -> N | None:
@@ -119,9 +135,13 @@ def _reuse(order: Order[N], identity: str, workspace: Workspace, on_event: OnEve
 
 
 def _newest_id(order: Order[N], identity: str, workspace: Workspace) -> str | None:
-    youngest = datetime.now(UTC) - timedelta(seconds=order.max_age_s or 0)
+    youngest = _youngest(order)
     same = [a for a in artifacts(workspace, order.stage) if a.identity == identity and a.created_at >= youngest]
     return same[-1].artifact_id if same else None
+
+
+def _youngest(order: Order[N]) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=order.max_age_s or 0)
 
 
 def _prepare(staged: Path, order: Order[N]) -> str | None:

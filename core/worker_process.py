@@ -61,10 +61,11 @@ def call(
             grace_s=grace_s,
         )
     except ProcessFailed:
-        tail.forward()
         if (failure := failure_in(folder)) is not None:
             raise failure from None
         raise
+    finally:
+        tail.forward()
     return result.model_validate_json((folder / "result.json").read_bytes())
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -27,6 +27,9 @@ from core.errors import (
 from core.files import confine, digest_of, disk_full_is_an_error, sha256_of, sync_folder, write_atomic
 from core.nouns import NOUNS
 
+if TYPE_CHECKING:
+    from core.remote.home import Home
+
 N = TypeVar("N", bound=Artifact)
 
 MANIFEST = "manifest.json"
@@ -35,10 +38,14 @@ MAX_MANIFEST_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Workspace:
-    """A handle on the tree; `force` names stages whose finished artifacts are not reused."""
+    """A handle on the tree; `force` names stages whose finished artifacts are not reused.
+
+    `home` is its second home in an object store, None where it has none.
+    """
 
     root: Path
     force: frozenset[Stage] = frozenset()
+    home: Home | None = None
 
     @property
     def database(self) -> Path:

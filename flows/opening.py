@@ -16,6 +16,7 @@ from core import catalogue, config
 from core.contract import onward
 from core.events import tee
 from core.promote import replay_journal
+from core.remote.home import at_home
 from core.running import Recorded
 from core.sinks import log
 from core.workspace import locked, open_workspace
@@ -30,11 +31,16 @@ def opened(profile: str, overrides: Mapping[str, Any], workspace: str | None, fo
     tree = open_workspace(root, onward(force))
     beside = config.find_profile(profile).parent
     catalogue.check_cards(loaded, beside)
-    with logged(), locked(tree, f"edgekiln run --profile {profile}"):
+    command = f"edgekiln run --profile {profile}"
+    with logged(), locked(tree, command):
         replay_journal(tree, tee(log, listener()))
         run_id = new_run_id()
-        with Recorded(tree, loaded, run_id, listener(), profile) as on_event, listening(on_event):
-            yield Job(run_id=run_id, workspace=tree, profile=loaded, beside=beside, on_event=on_event)
+        with (
+            Recorded(tree, loaded, run_id, listener(), profile) as on_event,
+            at_home(loaded.remote, tree, command, on_event) as home,
+            listening(on_event),
+        ):
+            yield Job(run_id=run_id, workspace=home, profile=loaded, beside=beside, on_event=on_event)
 
 
 def run_name() -> str:

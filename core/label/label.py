@@ -20,6 +20,7 @@ from core.label.answer_gate import AnswerGate
 from core.label.ask import UNASKED
 from core.label.asking import Asker
 from core.label.entries import Spent
+from core.label.exchange import exchanged, fetch_labelled, guarded
 from core.label.judging import Bench, ask_judge, bench_of, silent_judge
 from core.label.ledger import open_ledger
 from core.label.questions import Questions, Survey, questions_of, survey
@@ -54,11 +55,11 @@ def label(
         questions = questions_of(dataset, config, choice.identity, workspace)
         rules, weights = (dataset.config[name] for name in ("rules", "quality"))
         gate = AnswerGate(RuleLimits.model_validate(rules), QualityWeights.model_validate(weights))
-        with open_ledger(workspace.ledger("label")) as ledger:
+        with open_ledger(workspace.ledger("label")) as ledger, exchanged(workspace, config.sync_s, on_event):
             found = survey(questions, ledger)
             session = Session(ledger, order.identity()[:12], on_event, beside)
             with session.open(questions, found) as step:
-                sent = _ask(questions, found, session, step, _may_fail(dataset, config, found))
+                sent = _ask(questions, found, session, guarded(step, workspace), _may_fail(dataset, config, found))
                 sent += ask_judge(bench, questions, gate, session) if bench else 0
             with LabelsWriter(content, ledger, config, gate, bench) as writer:
                 for question in questions:
@@ -120,6 +121,7 @@ def _order(dataset: Dataset, config: LabelConfig, choice: Choice, bench: Bench |
 
 def _workspace_for(order: Order[LabeledDataset], workspace: Workspace) -> Workspace:
     """Redo a labelling that failed its limits or was given up instead of reusing it: only what is missing is asked."""
+    fetch_labelled(workspace, order.identity())
     try:
         found = read_manifest(workspace, Stage.LABEL, order.identity()[:12], LabeledDataset)
     except ArtifactError:

@@ -97,6 +97,9 @@ class LabelConfig(Section):
     batch_size: Annotated[Literal[1, 2, 4, 8, 16, 32, 64, 128, 256], Operational] = Field(
         default=8, description="Prompts decoded at once, for backend transformers"
     )
+    sync_s: Annotated[float, Operational] = Field(
+        default=30.0, gt=0, le=3600, description="Seconds of answers a lost machine may cost, with a section remote"
+    )
     budget: Annotated[Budget, Operational] = Budget()
     prices: Annotated[Prices | None, Operational] = Field(default=None, description="What tokens cost")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from core.contract import FileRef
 from core.errors import ManifestBroken
@@ -15,11 +15,11 @@ MAX_FILES = 100_000
 
 
 class _Manifest(BaseModel):
-    """The part that artifacts and checkpoints share."""
+    """The part that artifacts and checkpoints share; a checkpoint's lies one level deeper, beside its hash."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    files: tuple[FileRef, ...]
+    files: tuple[FileRef, ...] = Field(validation_alias=AliasChoices("files", AliasPath("manifest", "files")))
 
 
 def files_of(manifest: bytes, where: str) -> tuple[FileRef, ...]:

@@ -158,6 +158,14 @@ def _keep(lock: Lock, ended: threading.Event, every_s: float, on_event: OnEvent)
             told, wait_s = False, every_s
 
 
+def holder(store: Store, name: str) -> str | None:
+    """Return who holds a lock, None when nobody does; RemoteFailed."""
+    found = _read(store, name)
+    if found is None or found[0].released or found[2] >= found[0].expiry_s + _SLACK_S:
+        return None
+    return found[0].owner
+
+
 def _read(store: Store, name: str) -> tuple[Record, str, float] | None:
     """Return the record, its etag and its age in s by the store's clock; None for none."""
     try:

@@ -41,6 +41,9 @@ class RemoteConfig(Section):
         default=16, ge=5, le=5120, description="Part of a multipart upload; a larger file is sent in parts"
     )
     max_mbs: Annotated[float | None, Operational] = Field(default=None, gt=0, description="Upload at most, in MB/s")
+    patience_s: Annotated[float, Operational] = Field(
+        default=60.0, ge=0, le=86_400, description="How long the end of a job waits while the store takes nothing"
+    )
     lock_expiry_s: Annotated[float, Operational] = Field(
         default=60.0, ge=1, le=86_400, description="A lock not renewed for so long may be taken by another machine"
     )

@@ -84,6 +84,17 @@ class Watcher:
         except TROUBLE:
             return False
 
+    def ask_once(self) -> bool:
+        """Ask the cloud every question once, without watching; say whether it answered all in time."""
+        if self._source is None:
+            return False
+        self._heard = self._troubles = (None,) * len(self._source.questions)
+        asking = threading.Thread(target=self._ask_all, args=(self._source,), daemon=True)
+        asking.start()
+        asking.join(_JOIN_S)
+        self._service.cut()
+        return not asking.is_alive() and self.trouble is None
+
     @property
     def trouble(self) -> str | None:
         """Say why a question to the cloud was not answered last time, None while all are."""
@@ -99,9 +110,12 @@ class Watcher:
     def _poll(self, source: Source) -> None:
         while not self._closed.is_set():
             began = time.perf_counter()
-            for index in range(len(source.questions)):
-                self._ask(source, index)
+            self._ask_all(source)
             self._closed.wait(max(0.0, source.interval_s - (time.perf_counter() - began)))
+
+    def _ask_all(self, source: Source) -> None:
+        for index in range(len(source.questions)):
+            self._ask(source, index)
 
     def _ask(self, source: Source, index: int) -> None:
         try:
@@ -112,6 +126,15 @@ class Watcher:
         else:
             self._heard = _replaced(self._heard, index, notice)
             self._troubles = _replaced(self._troubles, index, None)
+
+
+def acknowledge(limits: EvictionLimits, root: Path = Path("/")) -> bool:
+    """Tell the cloud that the machine may go, from another process than the one that watched; as `Watcher.acknowledge`.
+
+    The cloud is asked once what it has announced. Takes seven seconds at most.
+    """
+    watcher = Watcher(limits, root)
+    return watcher.acknowledge() if watcher.ask_once() else False
 
 
 def _cloud(limits: EvictionLimits, root: Path) -> str | None:

@@ -18,7 +18,7 @@ from core.workspace import MANIFEST
 
 KEEP = 2  # the newest may turn out broken when it is needed; the one before is then taken
 BEFORE_RUN = LONGEST_RUN + 1  # steps: a checkpoint so old was taken before the first step of a run that is told of now
-_SCORES = "held_out_losses.json"
+SCORES = "held_out_losses.json"
 
 
 def nobody(checkpoint: Path) -> bool:
@@ -69,7 +69,7 @@ def delete(checkpoint: Path, scratch: Path) -> None:
 
 def write_scores(folder: Path, held_out_losses: Mapping[int, float]) -> None:
     """Write down the held-out losses measured so far, by step."""
-    write_atomic(folder / _SCORES, json.dumps({str(step): loss for step, loss in held_out_losses.items()}).encode())
+    write_atomic(folder / SCORES, json.dumps({str(step): loss for step, loss in held_out_losses.items()}).encode())
 
 
 def best_of(folder: Path) -> Path | None:
@@ -127,7 +127,7 @@ def _moved(checkpoint: Path, target: Path) -> bool:
 def scores(folder: Path) -> dict[int, float]:
     """Return the held-out losses measured so far, by step; none where the file cannot be read."""
     try:
-        read = json.loads((folder / _SCORES).read_bytes())
+        read = json.loads((folder / SCORES).read_bytes())
         return {int(step): float(loss) for step, loss in read.items()}
     except (FileNotFoundError, ValueError, AttributeError, TypeError):
         return {}  # it only says what to keep; the worker writes it anew at its next evaluation

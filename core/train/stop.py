@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from core.contract import Stage
 from core.errors import EdgekilnError, Evicted, Terminated
+from core.events import Leaving, Note, OnEvent, ignore
 from core.train.eviction import Watcher
 from core.train.notices import Notice
 from core.train.orphan import Attendance
@@ -13,23 +15,22 @@ _AGAIN = "Start the same command again; it goes on where this one stopped."
 class Stop:
     """Holds the first reason a worker has to end; a notice that is withdrawn before it was obeyed is none.
 
+
     It is asked between steps and between batches of an evaluation, which is how a worker shows that it is alive.
     """
 
-    def __init__(self, watcher: Watcher, attendance: Attendance | None = None) -> None:
+    def __init__(self, watcher: Watcher, attendance: Attendance | None = None, on_event: OnEvent = ignore) -> None:
         self._watcher = watcher
         self._attendance = attendance
+        self._on_event = on_event
+        self._told: str | None = None
 
     @property
     def asked(self) -> EdgekilnError | None:
         """The error to end with, None while there is no reason."""
-        notice = self._watcher.current()
-        if notice is not None and notice.leaves:
-            return _error_of(notice)
-        if self._attendance is None or (alone_s := self._attendance.alone_s()) <= self._attendance.allowed_s:
-            return None
-        problem = f"no supervisor for {alone_s:.3g} s > {self._attendance.allowed_s:g} s: the training stopped by itself"
-        return Terminated(problem, remedy=_AGAIN)
+        self._tell_trouble()
+        notice = self._leaving()
+        return _error_of(notice) if notice else self._alone()
 
     def is_asked(self) -> bool:
         """Say whether there is a reason."""
@@ -40,9 +41,31 @@ class Stop:
         return self._watcher.fits(save_s)
 
     def obey(self) -> None:
-        """Raise what was asked for."""
-        if (asked := self.asked) is not None:
-            raise asked
+        """Tell what was asked for and raise it."""
+        if (notice := self._leaving()) is not None:
+            told = Leaving(stage=Stage.TRAIN, source=notice.source, way=notice.kind, deadline=notice.deadline)
+            self._on_event(told)
+            raise _error_of(notice)
+        if (alone := self._alone()) is not None:
+            raise alone
+
+    def _alone(self) -> EdgekilnError | None:
+        if self._attendance is None or (alone_s := self._attendance.alone_s()) <= self._attendance.allowed_s:
+            return None
+        problem = f"no supervisor for {alone_s:.3g} s > {self._attendance.allowed_s:g} s: the training stopped by itself"
+        return Terminated(problem, remedy=_AGAIN)
+
+    def _leaving(self) -> Notice | None:
+        notice = self._watcher.current()
+        return notice if notice is not None and notice.leaves else None
+
+    def _tell_trouble(self) -> None:
+        """Tell once that a cloud is not heard: an eviction would then come without a word."""
+        trouble = self._watcher.trouble
+        if trouble is not None and trouble != self._told:
+            self._told = trouble
+            text = f"eviction notices cannot be heard: {trouble}"
+            self._on_event(Note(stage=Stage.TRAIN, text=text, level="warning"))
 
 
 def _error_of(notice: Notice) -> EdgekilnError:

@@ -21,6 +21,7 @@ from core.train.checkpoints import Training
 from core.train.decision import Decisions
 from core.train.kept import Kept
 from core.train.request import TrainRequest, TrainResult
+from core.train.second_home import carried
 from core.train.supervisor import Hands, Supervisor
 from core.workspace import Workspace
 
@@ -58,7 +59,8 @@ def train(
 
     def work(content: Path) -> Facts:
         source = workspace.folder(Stage.LABEL, labeled.artifact_id)
-        return _work(content, source, card, config, on_event, quarantine=workspace.root / "quarantine")
+        with carried(workspace, content.parent, config.eviction, on_event) as hear:
+            return _work(content, source, card, config, hear, quarantine=workspace.root / "quarantine")
 
     return produce(order, workspace, on_event, work)
 

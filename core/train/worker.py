@@ -62,7 +62,7 @@ def work(request: TrainRequest, folder: Path, on_event: OnEvent) -> TrainResult:
     request = request.model_copy(update={"config": request.course.applied(request.config)})
     with Watcher(request.config.eviction) as watcher:
         try:
-            return _train(request, Stop(watcher, attendance_of(request)), on_event)
+            return _train(request, Stop(watcher, attendance_of(request), on_event), on_event)
         except Halt as halt:
             leave(folder, halt.halted)
             raise TrainingDiverged(

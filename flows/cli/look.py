@@ -20,8 +20,14 @@ _OPTIONAL = {"previous", "started", "reused", "hidden_size", "licence"}
 _SHORT = {"parameters"}
 
 
-def status(*, common: Common = _DEFAULT_COMMON) -> None:
-    """Show what lies in the workspace and which model is current."""
+def status(*, profile: str | None = None, common: Common = _DEFAULT_COMMON) -> None:
+    """Show what lies in the workspace and which model is current.
+
+    Parameters
+    ----------
+    profile
+        Also ask the second home that this profile's section remote names
+    """
     from core.contract import Stage, utc
     from core.report.render import as_document
     from core.workspace import artifacts, broken
@@ -40,8 +46,27 @@ def status(*, common: Common = _DEFAULT_COMMON) -> None:
         [f"{error.problem}. {error.remedy}" for error in unreadable.values()],
     )
     current = _current(workspace)
+    home = _second_home(profile, workspace) if profile else None
+    shown = [made, current, *([home] if home else [])]
     document = {"artifacts": as_document(made), "current": as_document(current)}
-    answer(common, document, drawn(made) + drawn(current))
+    answer(common, document | ({"home": as_document(home)} if home else {}), "".join(map(drawn, shown)))
+
+
+def _second_home(profile: str, workspace: Workspace) -> Table:
+    from core import config
+    from core.remote.standing import standing
+    from core.remote.store import Store
+
+    with Store(config.load(profile).remote) as store:
+        found = standing(store, workspace)
+    rows = [
+        ("worked in by", found.held_by or "nobody"),
+        *((f"{stage.value} artifacts", str(count)) for stage, count in found.artifacts.items()),
+        ("not there yet", ", ".join(found.unsent) or "nothing"),
+        *((f"{training}, newest checkpoint", f"step {step}") for training, step in found.checkpoints.items()),
+        ("ledger segments", str(found.segments)),
+    ]
+    return _table(f"Second home {found.where}", {"fact": "fact", "value": "value"}, rows)
 
 
 def _current(workspace: Workspace) -> Table:

@@ -21,20 +21,22 @@ def run_stage(name: str, choice: Choice, common: Common, *, anew: bool = False, 
     from core.contract import Stage
     from core.events import tee
     from core.promote import refuse_failed
+    from core.remote.home import at_home
     from core.report.artifact import artifact_table
     from core.sinks import hiding, log, secret_names
     from core.workspace import locked
     from flows.chain import make
     from tasks.job import Job
 
-    sink = tee(log, begin(common))
+    terminal = begin(common)
     profile = config.load(choice.profile, (*extra, *choice.set))
+    sink = hiding(secret_names(profile), tee(log, terminal))
     workspace = tree(common, (*choice.force, name) if anew else choice.force)
     beside = config.find_profile(choice.profile).parent
-    with locked(workspace, f"edgekiln {name}"):
+    command = f"edgekiln {name}"
+    with locked(workspace, command), at_home(profile.remote, workspace, command, sink) as tree_and_home:
         run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{name}"
-        job = Job(run_id, workspace, profile, beside, hiding(secret_names(profile), sink))
-        artifact = make(Stage(name), job)
+        artifact = make(Stage(name), Job(run_id, tree_and_home, profile, beside, sink))
     answer(common, artifact.model_dump(mode="json"), drawn(artifact_table(artifact)))
     refuse_failed(artifact)
 

@@ -57,7 +57,7 @@ class Terminal:
                     self._move(event.task, event.done, event.total, event.unit)
                 case events.TrainStep():
                     self._move(f"train, loss {event.loss:.3f}", event.step, event.steps, "steps")
-                case events.CheckpointSaved() if not self._verbose:
+                case events.CheckpointSaved() | events.CheckpointSent() if not self._verbose:
                     pass
                 case _:
                     self._line(event)

@@ -18,7 +18,7 @@ HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 BANNED_ENDINGS = ("_v2", "_new", "_old", "_enhanced")
 ENVIRONMENT_READERS = {"core/config.py", "core/process.py", "core/worker_process.py", "core/toolchain.py"}
-SQL_ROOMS = ("core/benchdb/", "core/label/ledger.py", "core/alerts/ledger.py")
+SQL_ROOMS = ("core/benchdb/", "core/label/ledger.py", "core/label/ledger_exchange.py", "core/alerts/ledger.py")
 MEASURING_ROOMS = ("core/bench/", "core/memory/", "core/telemetry.py", "core/benchdb/", "core/export/")
 SQL = re.compile(r"\b(SELECT|INSERT INTO|CREATE TABLE|UPDATE|DELETE FROM)\b .*\b(FROM|VALUES|SET|\()", re.S)
 

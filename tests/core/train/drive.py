@@ -12,6 +12,8 @@ from core.data.record import LabeledRow, Message
 from core.events import Event, ignore
 from core.files import write_json_lines
 from core.nouns import Adapter, LabeledDataset, ModelRef
+from core.remote.home import at_home
+from core.remote.settings import RemoteConfig
 from core.stage import Facts, Order, produce
 from core.train.train import train
 from core.workspace import Workspace, open_workspace
@@ -48,11 +50,12 @@ def run(case: dict) -> Adapter:
     def hear(event: Event) -> None:
         with Path(case["events"]).open("a", encoding="utf-8") as stream:
             stream.write(event.model_dump_json() + "\n")
-        if event.kind == "train-step" and event.step >= case.get("kill_after", 10**9):
+        if event.kind == case.get("kill_at", "train-step") and event.step >= case.get("kill_after", 10**9):
             os.kill(os.getpid(), signal.SIGKILL)
 
     config = TrainConfig.model_validate(case["config"])
-    return train(labeled(workspace, case["rows"]), config, workspace, hear, beside=Path(case["beside"]))
+    with at_home(RemoteConfig.model_validate(case.get("remote", {})), workspace, "drive", hear) as tree:
+        return train(labeled(tree, case["rows"]), config, tree, hear, beside=Path(case["beside"]))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class Case:
     folder: Path
     student: Path
     config: dict = field(default_factory=lambda: dict(CONFIG))
+    remote: dict = field(default_factory=dict)
 
     @property
     def workspace(self) -> Workspace:
@@ -78,14 +79,15 @@ class Case:
             "beside": str(beside),
             "rows": 40,
             "config": self.config,
+            "remote": self.remote,
         }
 
     def finish(self) -> Adapter:
         return drive.run(self.asked())
 
-    def kill(self, after: int) -> None:
+    def kill(self, after: int, at: str = "train-step") -> None:
         path = self.folder / "case.json"
-        path.write_text(json.dumps({**self.asked(), "kill_after": after}), encoding="utf-8")
+        path.write_text(json.dumps({**self.asked(), "kill_after": after, "kill_at": at}), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         done = subprocess.run([sys.executable, str(DRIVER), str(path)], capture_output=True, check=False, env=environment)
         assert done.returncode == -9, done.stderr.decode()
@@ -227,6 +229,31 @@ def test_an_evicted_training_stops_at_its_step_and_ends_elsewhere_with_the_same_
     adapter = case.finish()
     assert adapter.resumed_from_steps == (stopped,)
     assert adapter.content_digest == undisturbed[1].content_digest
+
+
+@pytest.mark.full
+def test_a_machine_that_is_lost_is_gone_on_for_by_one_with_nothing_at_its_newest_checkpoint(
+    undisturbed, tiny_student, place, tmp_path
+):
+    remote = json.loads(place.config(lock_expiry_s=1).model_dump_json())
+    lost = Case(tmp_path / "lost", tiny_student, remote=remote)
+    lost.kill(after=8, at="checkpoint-sent")
+    sent = [event["step"] for event in lost.events("checkpoint-sent")]
+    shutil.rmtree(lost.folder / "workspace")
+
+    heir = Case(tmp_path / "heir", tiny_student, remote=remote)
+    adapter = heir.finish()
+    (resumed,) = adapter.resumed_from_steps
+    assert resumed == sent[-1] >= 8
+    assert [event["step"] for event in heir.events("train-step")] == list(range(resumed + 1, STEPS + 1))
+    assert adapter.content_digest == undisturbed[1].content_digest
+    assert steps_of(heir, adapter) == steps_of(*undisturbed)
+    metrics = (heir.content(adapter) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["step"] for line in metrics} == set(range(1, STEPS + 1))
+
+    third = Case(tmp_path / "third", tiny_student, remote=remote)
+    assert third.finish() == adapter
+    assert not (third.folder / "workspace" / "staging").exists() or not list((third.workspace.root / "staging").iterdir())
 
 
 def test_a_step_that_stands_out_is_told_with_what_is_usual(case):
