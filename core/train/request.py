@@ -15,6 +15,7 @@ class TrainRequest(Contract):
     a checkpoint is taken before it, and its rows are examined if it stands out again. With `measures` nothing is trained,
     the held-out loss of `resume_from` is measured. `supervisor` is the lock that shows whether somebody attends to it;
     `decisions` is the log of what was decided, which goes along with every checkpoint.
+    `logprobs` is the teacher's `logprobs.parquet`, where the configuration reads it.
     """
 
     student_folder: str
@@ -27,6 +28,7 @@ class TrainRequest(Contract):
     held_out_losses: str
     checkpoints: str
     resume_from: str | None
+    logprobs: str | None = None
     config: TrainConfig
     training: Training
     versions: dict[str, str]

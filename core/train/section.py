@@ -10,6 +10,9 @@ from core.section import Operational, Section
 from core.train.limits import DetectionLimits, EvictionLimits, HeadroomLimits, SupervisionLimits
 
 MAX_SEED = 2**32 - 1  # what numpy takes
+Schedule = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
+]
 
 
 class LoraConfig(Section):
@@ -35,6 +38,15 @@ class ParallelConfig(Section):
     )
 
 
+class DistillationConfig(Section):
+    """Learning from the teacher's likeliest tokens beside its answers; label.top_logprobs says how many are kept."""
+
+    weight: float = Field(
+        default=0.5, gt=0, le=1, description="Share of the teacher's words in the loss, the answers' is the rest"
+    )
+    temperature: float = Field(default=1.0, ge=0.1, le=20, description="Above 1 the less likely tokens count for more")
+
+
 class TrainConfig(Section):
     """How the student is trained."""
 
@@ -51,9 +63,7 @@ class TrainConfig(Section):
     per_device_train_batch_size: int = Field(default=4, ge=1)
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=4e-4, gt=0, le=1)
-    lr_scheduler_type: Literal[
-        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
-    ] = "cosine"
+    lr_scheduler_type: Schedule = "cosine"
     optim: Literal["adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = Field(
         default="adamw_torch_fused", description="Optimiser; the 8-bit and the paged ones need CUDA"
     )
@@ -63,8 +73,12 @@ class TrainConfig(Section):
     packing: bool = Field(
         default=False, description="Fill rows of max_length with several chats that do not see each other"
     )
-    order: Literal["shuffled", "by_length"] = Field(
-        default="shuffled", description="Rows in a new random order each epoch, or the short ones first"
+    order: Literal["shuffled", "by_length", "by_teacher_loss"] = Field(
+        default="shuffled",
+        description="Rows in a new random order each epoch, the short ones first, or those the teacher was surest of first",
+    )
+    distillation: DistillationConfig | None = Field(
+        default=None, description="Learn from the teacher's log-probabilities too; its tokenizer must be the student's"
     )
     gradient_checkpointing: bool | None = Field(
         default=None, description="Compute activations twice instead of keeping them; none does so on a GPU"
@@ -106,6 +120,13 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _has_one_order(self) -> Self:
-        if self.packing and self.order == "by_length":
-            raise ValueError("packing=true and order=by_length: packed rows are all of one length, choose one of the two")
+        if self.packing and self.order != "shuffled":
+            raise ValueError(f"packing=true and order={self.order}: packed rows have no order, choose one of the two")
+        if self.packing and self.distillation is not None:
+            raise ValueError("packing=true and distillation: the teacher's words are not packed, choose one of the two")
         return self
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether the training reads the teacher's log-probabilities."""
+        return self.distillation is not None or self.order == "by_teacher_loss"

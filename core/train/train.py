@@ -16,7 +16,7 @@ from core.events import OnEvent, ignore
 from core.files import digest_of, sha256_of, write_json_lines
 from core.nouns import Adapter, LabeledDataset, ModelRef, refs
 from core.stage import Facts, Order, produce
-from core.train import student
+from core.train import student, teacher
 from core.train.checkpoints import Training
 from core.train.decision import Decisions
 from core.train.kept import Kept
@@ -44,6 +44,7 @@ def train(
     One that goes wrong is put right (supervisor.py). TrainingDiverged names what was tried where that was not enough, and
     the best checkpoint, which is kept; DataError a row that cannot be learned.
     """
+    teacher.require_logprobs(labeled, config)
     card = catalogue.model(config.student, beside)
     order = Order(
         noun=Adapter,
@@ -71,10 +72,11 @@ def _work(
     staged = content.parent
     folder = student.folder(card, on_event)
     train_file, held_out_file = _token_files(staged, source, folder, config.max_length, on_event)
+    logprobs = source / teacher.FILE if config.needs_logprobs else None
     decisions = Decisions(content / _DECISIONS, on_event)
     training = Training(
         config=digest_of(config.shaping()),
-        rows=digest_of([sha256_of(train_file), sha256_of(held_out_file)]),
+        rows=digest_of([sha256_of(path) for path in (train_file, held_out_file, *([logprobs] if logprobs else []))]),
         student=models.identity(card),
     )
     request = TrainRequest(
@@ -88,6 +90,7 @@ def _work(
         held_out_losses=str(content / "held_out_losses.jsonl"),
         checkpoints=str(staged / "checkpoints"),
         resume_from=None,
+        logprobs=str(logprobs) if logprobs else None,
         config=config,
         training=training,
         versions=_versions(),

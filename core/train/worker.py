@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from core.events import Note, OnEvent
 from core.files import disk_full_is_an_error, read_json_lines, write_json_lines
 from core.train import checkpoints, retention
 from core.train.cadence import Cadence
+from core.train.distillation import worker as distillation
 from core.train.eviction import Watcher
 from core.train.exact.worker import Around, ExactTrainer, WaitedEnough, fix_adapter_dtype, held_out_records, step_records
 from core.train.faults import fault_of
@@ -174,6 +176,7 @@ def _trainer(
 ) -> ExactTrainer:
     config, device = request.config, chosen_device(request.config)
     resumed = checkpoints.verify(Path(request.resume_from), request.training) if request.resume_from else None
+    rows = distillation.ordered(rows, request, evaluation.on_event)
     return ExactTrainer(
         Around(
             request=request,
@@ -189,7 +192,7 @@ def _trainer(
         ),
         model=load_student(request.student_folder, config, device, compute_dtype(device)),
         args=_arguments(config, device, _scratch(Path(request.checkpoints))),
-        train_dataset=_dataset(rows, config),
+        train_dataset=_dataset(rows, config, distillation.teacher_columns(rows, request, tokenizer, evaluation.on_event)),
         processing_class=tokenizer,
         peft_config=lora_config(config),
     )
@@ -310,7 +313,7 @@ def _arguments(config: TrainConfig, device: str, writing: Path) -> SFTConfig:
         fp16=dtype is torch.float16,
         gradient_checkpointing=device == "cuda" if config.gradient_checkpointing is None else config.gradient_checkpointing,
         packing=config.packing,
-        train_sampling_strategy="sequential" if config.order == "by_length" else "random",
+        train_sampling_strategy="random" if config.order == "shuffled" else "sequential",
         completion_only_loss=True,
         ddp_find_unused_parameters=False if several.ranks() > 1 else None,  # every weight of an adapter is used
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -335,15 +338,13 @@ def _read(path: str) -> list[TokenisedRow]:
     return rows
 
 
-def _dataset(rows: list[TokenisedRow], config: TrainConfig) -> Dataset:
-    places = list(range(len(rows)))
-    if config.order == "by_length":
-        places.sort(key=lambda place: len(rows[place].input_ids))
+def _dataset(rows: list[TokenisedRow], config: TrainConfig, more: Mapping[str, list[Any]] | None = None) -> Dataset:
     dataset = Dataset.from_dict(
         {
-            "input_ids": [list(rows[place].input_ids) for place in places],
-            "labels": [labels_of(rows[place]) for place in places],
-            ROW_PLACES: [[place] * len(rows[place].input_ids) for place in places],
+            "input_ids": [list(row.input_ids) for row in rows],
+            "labels": [labels_of(row) for row in rows],
+            ROW_PLACES: [[place] * len(row.input_ids) for place, row in enumerate(rows)],
+            **(more or {}),
         }
     )
     return pack_dataset(dataset, config.max_length, "bfd") if config.packing else dataset

@@ -26,6 +26,7 @@ from core.train.alarm import Alarm
 from core.train.cadence import Cadence
 from core.train.checkpoints import Manifest, Position, Taken
 from core.train.detection import LONGEST_RUN, StepDetector
+from core.train.distillation import worker as distillation
 from core.train.early_stopping import waited_enough
 from core.train.gauges.worker import clipped_by, device_name, layer_grad_norms
 from core.train.halted import Evidence, Halt, Halted
@@ -106,6 +107,9 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         limits = around.request.config.detection
         self._detector, self._held_out = StepDetector(limits), HeldOutDetector(limits)
         self._suspects = Suspects(around.rows, around.request.course, limits.reference_rows, around.on_event)
+        self._distillation = around.request.config.distillation
+        if self._distillation is not None:
+            self.data_collator = distillation.collator(self.data_collator)
         self.data_collator = Collator(self.data_collator, self._suspects.left_out)
         self._is_skipping = False
 
@@ -189,7 +193,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*dict.fromkeys([*self._signature_columns, ROW_PLACES])]
+        self._signature_columns = [*dict.fromkeys([*self._signature_columns, ROW_PLACES, *distillation.COLUMNS])]
 
     # --- one step
 
@@ -216,6 +220,17 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
         return torch.zeros(()) if self._is_skipping else super()._clip_grad_norm(model)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the loss of a batch: TRL's, or the one that learns from the teacher's words too."""
+        if self._distillation is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = distillation.distilled_loss(model, inputs, self._distillation, num_items_in_batch)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # the number counts all ranks' tokens, gradients are averaged
+        return loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         if self._is_skipping:  # the optimiser then does nothing, its moments and fp16's scale stay as they are

@@ -65,6 +65,12 @@ class Evaluation:
 
 @torch.no_grad()
 def _batch_loss(model: Any, batch: list[TokenisedRow], pad: int) -> tuple[float, int]:
+    loss, tokens = summed_loss(model, batch, pad)
+    return float(loss), tokens
+
+
+def summed_loss(model: Any, batch: list[TokenisedRow], pad: int) -> tuple[torch.Tensor, int]:
+    """Return the summed cross-entropy of a batch of rows in nats, and over how many tokens."""
     width = max(len(row.input_ids) for row in batch)
     ids = torch.full((len(batch), width), pad)
     labels = torch.full((len(batch), width), IGNORED)
@@ -79,4 +85,4 @@ def _batch_loss(model: Any, batch: list[TokenisedRow], pad: int) -> tuple[float,
     loss = torch.nn.functional.cross_entropy(
         logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    return float(loss), int((targets != IGNORED).sum())
+    return loss, int((targets != IGNORED).sum())

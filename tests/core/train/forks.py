@@ -6,6 +6,7 @@ supervisor in one child and each worker in a child of that one; their faults are
 """
 
 import json
+import math
 import os
 import random
 import resource
@@ -22,17 +23,25 @@ from bitsandbytes.optim import AdamW8bit
 from peft import LoraConfig
 from transformers import set_seed
 from trl import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from core.config import TrainConfig
 from core.data.record import TokenisedRow
 from core.errors import EdgekilnError
 from core.events import ignore
 from core.files import digest_of, sha256_of, write_json_lines
+from core.label.logprobs_file import LogprobsWriter
+from core.label.request import TokenLogprob
 from core.train import checkpoints, worker
 from core.train.checkpoints import Training
+from core.train.distillation import worker as distillation
+from core.train.distillation.worker import divergence
+from core.train.held_out.worker import summed_loss
 from core.train.limits import EvictionLimits
 from core.train.request import TrainRequest
+from core.train.section import DistillationConfig
 from core.train.state import worker as state
+from core.train.teacher import Guidance
 
 VOCABULARY = 300
 TOUCHES = {"open", "os.rename", "os.mkdir", "shutil.rmtree", "os.remove"}
@@ -51,12 +60,49 @@ def rows(count: int, split: str, masked: int | None = None, poisoned: Sequence[i
     return made
 
 
+def words(run: dict, made: list[TokenisedRow]) -> str | None:
+    """Write what a teacher said of rows: surest of the last one, and in every place of a second token beside the answer's."""
+    if "teacher" not in run:
+        return None
+    tokenizer = worker.AutoTokenizer.from_pretrained(run["student"])
+
+    def text(token: int) -> str:
+        told = token + (run["teacher"] == "other texts")
+        return tokenizer.decode([told], clean_up_tokenization_spaces=False)
+
+    path = Path(run["folder"]) / "logprobs.parquet"
+    with LogprobsWriter(path) as writer:
+        for number, row in enumerate(made):
+            shift = 1 if run["teacher"] == "other tokens" and number % 2 else 0
+            answer = [token + shift for token, trained in zip(row.input_ids, row.completion_mask, strict=True) if trained]
+            chance = 0.5 + 0.4 * number / len(made)
+            said = [
+                TokenLogprob(
+                    token=token,
+                    text=text(token),
+                    logprob=math.log(chance),
+                    top=(
+                        (token, text(token), math.log(chance)),
+                        ((token + 5) % VOCABULARY, text((token + 5) % VOCABULARY), math.log(0.95 - chance)),
+                    ),
+                )
+                for token in answer
+            ]
+            if number % 10 != run.get("unanswered"):
+                writer.add(row.row_id, said)
+    return str(path)
+
+
 def request_of(run: dict) -> TrainRequest:
     folder = Path(run["folder"])
     config = TrainConfig.model_validate(run["config"])
-    for split, count in (("train", run["rows"]), ("held_out", 9)):
-        made = rows(count, split, run.get("masked_row"), run.get("poisoned", ()) if split == "train" else ())
-        write_json_lines(folder / f"{split}.jsonl", (row.model_dump(mode="json") for row in made))
+    poisoned = run.get("poisoned", ())
+    made = {
+        split: rows(count, split, run.get("masked_row"), poisoned if split == "train" else ())
+        for split, count in (("train", run["rows"]), ("held_out", 9))
+    }
+    for split, split_rows in made.items():
+        write_json_lines(folder / f"{split}.jsonl", (row.model_dump(mode="json") for row in split_rows))
     training = Training(
         config=digest_of(config.shaping()), rows=sha256_of(folder / "train.jsonl"), student="tiny, made in the test"
     )
@@ -77,6 +123,7 @@ def request_of(run: dict) -> TrainRequest:
         config=config,
         training=training,
         versions={"torch": torch.__version__},
+        logprobs=words(run, made["train"]),
     )
 
 
@@ -195,6 +242,66 @@ def frozen(run: dict) -> dict:
     return {**found, "repacks": has_avx512bf16()}
 
 
+def divergences(run: dict) -> dict:
+    """Compare the divergence over the teacher's likeliest tokens with that over the vocabulary, and its gradient."""
+    del run
+    torch.manual_seed(5)
+    size = 30
+    theirs, logits = torch.log_softmax(2 * torch.randn(7, size), dim=-1), (2 * torch.randn(7, size)).requires_grad_()
+    ours = torch.log_softmax(logits, dim=-1)
+    whole = (theirs.exp() * (theirs - ours)).sum(dim=-1)
+    (gradient,) = torch.autograd.grad(whole.sum(), logits, retain_graph=True)
+    found: dict = {"whole": whole.tolist(), "of": {}}
+    for count in (1, 2, 5, 15, size):
+        told, likeliest = theirs.topk(count, dim=-1)
+        padded = torch.cat([likeliest, torch.full((7, 3), -1)], dim=-1), torch.cat([told, torch.zeros(7, 3)], dim=-1)
+        some = divergence(ours, *padded, 1.0)
+        (other,) = torch.autograd.grad(some.sum(), logits, retain_graph=True)
+        found["of"][count] = {"kl": some.tolist(), "gradient_differs": float((gradient - other).abs().max())}
+    likeliest = theirs.topk(2, dim=-1).indices
+    same = divergence(theirs, likeliest, theirs.gather(-1, likeliest), 3.0)
+    return {**found, "of_itself": float(same.abs().max()), "doubt_differs": doubt_differs(theirs)}
+
+
+def doubt_differs(theirs: torch.Tensor) -> float:
+    """Return how far a student that learns by the divergence alone stays from its teacher's three likeliest tokens."""
+    told, likeliest = theirs.topk(3, dim=-1)
+    logits = torch.zeros_like(theirs).requires_grad_()
+    optimiser = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(300):
+        optimiser.zero_grad()
+        divergence(torch.log_softmax(logits, dim=-1), likeliest, told, 1.0).sum().backward()
+        optimiser.step()
+    learned = torch.softmax(logits.detach(), dim=-1).gather(-1, likeliest)
+    return float((learned - told.exp()).abs().max())
+
+
+def distilled(run: dict) -> dict:
+    """Compare the loss of a batch with TRL's: the same where no row has a word of the teacher, between CE and KL where one has."""
+    config = TrainConfig.model_validate(run["config"])
+    model = worker.load_student(run["student"], config, "cpu", torch.float32).eval()
+    made = rows(4, "train")
+    guided = {row.row_id: of_row(row, 0.9 - 0.1 * number) for number, row in enumerate(made)}
+    losses = {}
+    for name, known, weight in (("alone", {}, 0.5), ("ce", guided, 1e-9), ("kl", guided, 1.0), ("half", guided, 0.5)):
+        columns = distillation.columns(made, known)
+        examples = [
+            {"input_ids": list(row.input_ids), "labels": worker.labels_of(row)}
+            | {column: values[number] for column, values in columns.items()}
+            for number, row in enumerate(made)
+        ]
+        batch = distillation.collator(DataCollatorForLanguageModeling(pad_token_id=0))(examples)
+        losses[name] = float(distillation.distilled_loss(model, batch, DistillationConfig(weight=weight), None))
+    total, tokens = summed_loss(model, made, 0)
+    return {**losses, "plain": float(total) / tokens}
+
+
+def of_row(row: TokenisedRow, chance: float) -> Guidance:
+    start = row.completion_mask.index(1)
+    answer = row.input_ids[start:]
+    return Guidance(start, [[token] for token in answer], [[math.log(chance)] for _ in answer])
+
+
 def gradient(model) -> float:
     """Return the norm of the gradient that comes back through all blocks to the embeddings."""
     embeddings, ids = model.get_input_embeddings(), torch.arange(3, 40).unsqueeze(0)
@@ -246,6 +353,8 @@ ACTIONS = {
     "eight bit": eight_bit,
     "supervised": supervised,
     "wait": supervised_runs.wait_for_worker,
+    "divergences": divergences,
+    "distilled": distilled,
 }
 
 
