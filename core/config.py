@@ -25,6 +25,7 @@ from core.field_types import ProfileName, VariableName
 from core.label.section import LabelConfig as LabelConfig  # noqa: PLC0414  # a section like the others
 from core.mistakes import describe, shortened
 from core.remote.settings import RemoteConfig
+from core.search.section import SearchConfig as SearchConfig  # noqa: PLC0414  # a section like the others
 from core.section import Operational, Section
 from core.train import presets
 from core.train.section import LoraConfig as LoraConfig  # noqa: PLC0414  # sections like the others
@@ -135,6 +136,7 @@ class Profile(Contract):
     ingest: IngestConfig = IngestConfig()
     alerts: AlertConfig = AlertConfig()
     remote: RemoteConfig = RemoteConfig()
+    search: SearchConfig = SearchConfig()
 
 
 def shipped(folder: str) -> Path:
@@ -206,6 +208,21 @@ def patient_openmp() -> Iterator[None]:
         del os.environ["GOMP_SPINCOUNT"]
 
 
+def share_of_machine(number: int, processes: int, gpus: int) -> dict[str, str]:
+    """Return the variables that give one of so many processes its cores and, where there are several GPUs, one of them.
+
+    What the user set stays: the number of threads, and which GPUs are to be used.
+    """
+    share: dict[str, str] = {}
+    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        share["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = [str(index) for index in range(gpus)] if named is None else [one for one in named.split(",") if one]
+    if processes > 1 and len(visible) > 1:
+        share["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
+    return share
+
+
 def cmake_arguments() -> str:
     """Return the user's CMAKE_ARGS, empty when there are none."""
     return os.environ.get("CMAKE_ARGS", "")
@@ -259,11 +276,14 @@ def find_profile(profile: str) -> Path:
 
 
 def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return dotted keys with their values; BadConfig for an entry that is not `key=value`."""
+    """Return dotted keys with their values; BadConfig for an entry that is neither `key=value` nor a YAML file of keys."""
     if isinstance(overrides, Mapping):
         return list(overrides.items())
     pairs = []
     for entry in overrides:
+        if entry.endswith((".yaml", ".yml")) and "=" not in entry:
+            pairs += _of_file(Path(entry))
+            continue
         key, sign, value = entry.partition("=")
         if not sign or not all(part.strip() for part in key.split(".")):
             raise BadConfig(f"override {shortened(entry)!r} is not key=value", remedy="Write --set train.lora.r=32")
@@ -272,6 +292,20 @@ def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise BadConfig(f"override {shortened(entry)!r}: the value is not YAML", remedy="Quote the value.") from error
     return pairs
+
+
+def _of_file(path: Path) -> list[tuple[str, Any]]:
+    if not path.is_file():
+        raise BadConfig(f"override {shortened(str(path))!r} is no file", remedy="Name a YAML file with keys of a profile.")
+    return list(_leaves(read_yaml(path), ""))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _put(tree: dict[str, Any], dotted: str, value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""The nouns' shared parts: contract base, file reference, artifact, finding, limit, verdict. The seven nouns are in nouns.py."""
+"""The nouns' shared parts: contract base, file reference, artifact, finding, limit, verdict. The nouns are in nouns.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Contract(BaseModel):
 
 
 class Stage(StrEnum):
-    """The seven stages in the order they run."""
+    """What makes artifacts: the seven stages of the chain in the order they run, and the search beside them."""
 
     ENV = "env"
     DATA = "data"
@@ -31,13 +31,19 @@ class Stage(StrEnum):
     EXPORT = "export"
     BENCH = "bench"
     INGEST = "ingest"
+    SEARCH = "search"
+
+
+CHAIN = tuple(stage for stage in Stage if stage is not Stage.SEARCH)
+"""The seven stages. A search feeds none of them: what it found enters a run through its configuration."""
 
 
 def onward(names: Iterable[str]) -> frozenset[Stage]:
-    """Return the earliest of the named stages and every stage after it, none for no name; ValueError for no stage."""
-    order = list(Stage)
-    first = min((order.index(Stage(name)) for name in names), default=len(order))
-    return frozenset(order[first:])
+    """Return the earliest of the named stages and all that is made from it, none for no name; ValueError for no stage."""
+    stages = {Stage(name) for name in names}
+    first = min((CHAIN.index(stage) for stage in stages if stage in CHAIN), default=len(CHAIN))
+    searches = {Stage.SEARCH} if first <= CHAIN.index(Stage.LABEL) else set()
+    return frozenset(CHAIN[first:]) | searches | stages
 
 
 class Origin(StrEnum):

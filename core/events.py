@@ -170,6 +170,19 @@ class TrainingDecided(_Event):
     level: Literal["info", "warning"] = "info"
 
 
+class TrialEnded(_Event):
+    """A trial of a search ended; `ended` of `trials` have. `drawn` are its values by the names of the search space."""
+
+    kind: Literal["trial-ended"] = "trial-ended"
+    number: int
+    outcome: str
+    reason: str
+    held_out_loss: float | None
+    drawn: dict[str, float | int | str]
+    ended: int
+    trials: int
+
+
 class Resumed(_Event):
     """A long stage goes on where an earlier process stopped."""
 
@@ -241,6 +254,7 @@ Event = Annotated[
     | CheckpointSent
     | Evaluated
     | TrainingDecided
+    | TrialEnded
     | Resumed
     | Paused
     | Continued

@@ -1,8 +1,8 @@
-"""The seven nouns: one frozen artifact a stage, each the manifest of its folder."""
+"""The seven nouns, one frozen artifact a stage, and the search's beside them; each is the manifest of its folder."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -139,6 +139,29 @@ class Adapter(Artifact):
     decisions: tuple[Decision, ...] = ()
 
 
+class SearchReport(Artifact):
+    """What a search for training settings found; `winner` is what it changes in the section `train`, as a tree of its keys.
+
+    No stage is made from it, so it is none of the seven: its winner enters a run through the configuration. Losses are in
+    nats per completion token on all held-out rows; `outcomes` counts trials. Files: `trials.jsonl`
+    (core.search.record.TrialRecord), `winner.yaml` (overrides), `index.html` and a PNG a chart, and `range_test.json`
+    (core.search.range_test.curve.Curve) where the test was asked for.
+    """
+
+    stage: Literal[Stage.SEARCH] = Stage.SEARCH
+    student: ModelRef
+    goals: tuple[str, ...]
+    rows: int
+    outcomes: dict[str, int]
+    best_trial: int
+    best_trials: tuple[int, ...]
+    winner: dict[str, Any]
+    base_held_out_loss: float
+    held_out_loss: float
+    importances: dict[str, float]
+    suggested_learning_rate: float | None
+
+
 class Divergence(Contract):
     """How far a file's next tokens are from the F32 file's, over the same held-out texts, as llama-perplexity prints it.
 
@@ -258,6 +281,7 @@ NOUNS: dict[Stage, type[Artifact]] = {
     Stage.EXPORT: GgufModel,
     Stage.BENCH: BenchmarkRun,
     Stage.INGEST: IngestReceipt,
+    Stage.SEARCH: SearchReport,
 }
 
 

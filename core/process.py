@@ -65,11 +65,17 @@ def run(
 
 @contextmanager
 def beside(
-    argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
+    argv: Sequence[str],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    grace_s: float = GRACE_S,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program beside a block, in a session of its own, where Ctrl-C does not reach it; its group ends with the block.
 
-    `log` takes what it prints; `pass_fds` are the file descriptors it inherits. ToolMissing as `run`.
+    `log` takes what it prints; `pass_fds` are the file descriptors it inherits; SIGKILL comes `grace_s` after SIGTERM.
+    ToolMissing as `run`.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -77,7 +83,7 @@ def beside(
     try:
         yield child
     finally:
-        end_group(child)
+        end_group(child, grace_s)
 
 
 def start(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()) -> Child:

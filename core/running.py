@@ -45,8 +45,9 @@ class Recorder:
     def summary(self) -> str:
         """Return what came of the run in one line."""
         record, seconds = self.record, time.perf_counter() - self._began
-        model = record.artifacts.get(Stage.EXPORT, "none")
-        return f"{len(record.artifacts)} stages in {seconds:.0f} s, {len(record.reused)} of them reused; model {model}"
+        found = record.artifacts.get(Stage.SEARCH)
+        came = f"search {found}" if found else f"model {record.artifacts.get(Stage.EXPORT, 'none')}"
+        return f"{len(record.artifacts)} stages in {seconds:.0f} s, {len(record.reused)} of them reused; {came}"
 
     def _change(self, **fields: object) -> None:
         self.record = RunRecord.model_validate({**self.record.model_dump(), **fields})

@@ -34,6 +34,7 @@ from core.events import (
     StageStarted,
     TrainingDecided,
     TrainStep,
+    TrialEnded,
     parse_event,
 )
 from core.files import disk_full_is_an_error
@@ -176,6 +177,13 @@ def _of_training(event: Event) -> str:
             return f"held-out loss {event.held_out_loss:.4f} after step {event.step}"
         case TrainingDecided():
             return f"training {event.decision} at step {event.step}" + (f": {event.text}" if event.text else "")
+        case TrialEnded():
+            drawn = ", ".join(
+                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in event.drawn.items()
+            )
+            how = event.reason if event.held_out_loss is None else f"held-out loss {event.held_out_loss:.4f}"
+            return f"trial {event.number} {event.outcome} ({event.ended}/{event.trials}), {how}: {drawn}"
         case _:
             return event.kind
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from core import config
 from core.benchdb import projection, queries
 from core.benchdb.queries import StoredResult
-from core.contract import Artifact, ParentRef, Stage, utc
+from core.contract import CHAIN, Artifact, ParentRef, Stage, utc
 from core.errors import ArtifactError, ArtifactMissing
 from core.nouns import (
     NOUNS,
@@ -22,6 +22,7 @@ from core.nouns import (
     GgufModel,
     LabeledDataset,
     ModelRef,
+    SearchReport,
     UnprovenQuantisation,
 )
 from core.report.table import Cell, Column, Table
@@ -47,6 +48,7 @@ _SECTIONS: dict[Stage, type[Section]] = {
     Stage.EXPORT: config.ExportConfig,
     Stage.BENCH: config.BenchConfig,
     Stage.INGEST: config.IngestConfig,
+    Stage.SEARCH: config.SearchConfig,
 }
 _NOTE = "`comes from` names a field of the manifest unless it names a file; unknown means nobody could measure it"
 _LOSS = "nats/token"
@@ -110,7 +112,7 @@ def _run(workspace: Workspace, record: RunRecord) -> Iterator[Line]:
     yield name, "started", utc(record.started_at), "", where
     yield name, "status", record.status.value, "", where
     told: set[str] = set()
-    for stage in reversed(Stage):
+    for stage in reversed(CHAIN):
         artifact_id = record.artifacts.get(stage)
         if artifact_id is None:
             yield name, stage.value, "not reached", "", where
@@ -207,6 +209,8 @@ def _figures(artifact: Artifact, quantisation: str | None) -> Iterator[Figure]:
         yield from _of_gguf(artifact, quantisation)
     elif isinstance(artifact, Adapter):
         yield from _of_adapter(artifact)
+    elif isinstance(artifact, SearchReport):
+        yield from _of_search(artifact)
     elif isinstance(artifact, LabeledDataset):
         yield from _of_labels(artifact)
     elif isinstance(artifact, Dataset):
@@ -264,6 +268,13 @@ def _of_adapter(adapter: Adapter) -> Iterator[Figure]:
     yield "trainable parameters", adapter.trainable_parameters, "", "trainable_parameters"
     yield "trained tokens", adapter.trained_tokens, "", "trained_tokens"
     yield "resumed from steps", ", ".join(map(str, adapter.resumed_from_steps)) or "never", "", "resumed_from_steps"
+
+
+def _of_search(search: SearchReport) -> Iterator[Figure]:
+    yield "student", _model(search.student), "", "student"
+    yield "held-out loss, base", search.base_held_out_loss, _LOSS, "base_held_out_loss"
+    yield f"held-out loss, trial {search.best_trial}", search.held_out_loss, _LOSS, "held_out_loss"
+    yield from ((f"winner {key}", value, "", f"winner.{key}") for key, value in _flat(search.winner, ""))
 
 
 def _of_labels(labels: LabeledDataset) -> Iterator[Figure]:

@@ -6,7 +6,9 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,12 +19,13 @@ from core.contract import Contract
 from core.errors import EdgekilnError, ProcessFailed
 from core.events import Event, OnEvent, parse_event
 from core.files import write_atomic
-from core.process import GRACE_S, python_module, run
+from core.process import GRACE_S, beside, python_module, run, status_within
 
 Request = TypeVar("Request", bound=Contract)
 Result = TypeVar("Result", bound=Contract)
 
 _PR_SET_PDEATHSIG = 1
+_POLL_S = 0.05
 
 
 class _Failure(Contract):
@@ -46,10 +49,7 @@ def call(
     The folder takes `request.json`, `events.jsonl`, `worker.log` and `result.json`. The worker's own EdgekilnError is
     raised here again; ProcessFailed when it died without a word. A worker that is stopped has `grace_s` to end by itself.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("result.json", "failure.json", "events.jsonl"):
-        (folder / name).unlink(missing_ok=True)
-    write_atomic(folder / "request.json", request.model_dump_json().encode())
+    _prepare(folder, request)
     tail = EventTail(folder / "events.jsonl", on_event)
     try:
         run(
@@ -67,6 +67,52 @@ def call(
     finally:
         tail.forward()
     return result.model_validate_json((folder / "result.json").read_bytes())
+
+
+def call_together(
+    module: str,
+    requests: Sequence[tuple[Contract, Path, Mapping[str, str]]],
+    result: type[Result],
+    on_event: OnEvent,
+    *,
+    grace_s: float = GRACE_S,
+) -> list[Result | None]:
+    """Run `python -m module folder` for every request at once and return the results; None for one that died without a word.
+
+    A request comes with its worker's folder, as that of `call`, and variables for its environment. The first that fails with
+    an error of its own ends the others, and the error is raised here.
+    """
+    with ExitStack() as stack:
+        workers = []
+        for request, folder, env in requests:
+            _prepare(folder, request)
+            told = {"PYTHONUNBUFFERED": "1", "EDGEKILN_PARENT": str(os.getpid()), **env}
+            argv = python_module(module, str(folder))
+            child = stack.enter_context(beside(argv, log=folder / "worker.log", env=told, grace_s=grace_s))
+            workers.append((child, folder, EventTail(folder / "events.jsonl", on_event)))
+        running = workers
+        while running:
+            ended = [worker for worker in running if status_within(worker[0], 0) is not None]
+            for _, _, tail in running:
+                tail.forward()
+            for _, folder, _ in ended:
+                if (failure := failure_in(folder)) is not None:
+                    raise failure
+            running = [worker for worker in running if worker not in ended]
+            time.sleep(_POLL_S)
+    return [_result_of(folder, result) for _, folder, _ in requests]
+
+
+def _prepare(folder: Path, request: Contract) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("result.json", "failure.json", "events.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    write_atomic(folder / "request.json", request.model_dump_json().encode())
+
+
+def _result_of(folder: Path, result: type[Result]) -> Result | None:
+    path = folder / "result.json"
+    return result.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
 class EventTail:

@@ -31,7 +31,8 @@ def opened(profile: str, overrides: Mapping[str, Any], workspace: str | None, fo
     tree = open_workspace(root, onward(force))
     beside = config.find_profile(profile).parent
     catalogue.check_cards(loaded, beside)
-    command = f"edgekiln run --profile {profile}"
+    verb = "search" if flow_run.flow_name == "search" else "run"
+    command = f"edgekiln {verb} --profile {profile}"
     with logged(), locked(tree, command):
         replay_journal(tree, tee(log, listener()))
         run_id = new_run_id()
@@ -46,7 +47,7 @@ def opened(profile: str, overrides: Mapping[str, Any], workspace: str | None, fo
 def run_name() -> str:
     """Return what Prefect calls a run: the flow and the profile, the user's own by its file."""
     given = flow_run.parameters
-    return f"distill-{Path(given.get('profile_file') or given['profile']).stem}"
+    return f"{flow_run.flow_name}-{Path(given.get('profile_file') or given['profile']).stem}"
 
 
 def new_run_id() -> str:

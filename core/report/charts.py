@@ -13,6 +13,7 @@ _WIDTH_PX = 640
 _HEIGHT_PX = 260
 _BAR_PX = 24
 _LABEL_PX = 220
+_MAX_TEXTS = 8  # more would lie over each other on an axis
 _INK = "#d9480f"  # contrast above 4 on the light and on the dark ground of the page
 _GLOBALS = "window.vegaEmbed = vegaEmbed; window.vega = vega; window.vegaLite = vegaLite;"
 Record = Mapping[str, str | float | int]
@@ -86,6 +87,141 @@ def ranking(title: str, caption: str, bars: Sequence[tuple[str, int]], *, x: str
         )
     )
     return _finish(title, caption, drawn, height_px=_BAR_PX * len(bars))
+
+
+def shares(title: str, caption: str, bars: Sequence[tuple[str, float]], *, x: str) -> Chart:
+    """Return one horizontal bar for each name, in the order given; the numbers are parts of one."""
+    import altair as alt
+
+    axis = alt.Axis(gridOpacity=0.3, tickCount=6, format=".0%")
+    drawn = (
+        alt.Chart(alt.InlineData(values=[{"name": name, "share": share} for name, share in bars]))
+        .mark_bar(color=_INK)
+        .encode(
+            x=alt.X(field="share", type="quantitative", title=x, scale=alt.Scale(domain=[0, 1]), axis=axis),
+            y=alt.Y(field="name", type="nominal", title=None, sort=None, axis=alt.Axis(labelLimit=_LABEL_PX)),
+            tooltip=[alt.Tooltip(field="name", type="nominal", title="name"), _tip(("share", x))],
+        )
+    )
+    return _finish(title, caption, drawn, height_px=_BAR_PX * len(bars))
+
+
+def best_so_far(
+    title: str, caption: str, records: Sequence[Record], *, x: tuple[str, str], y: tuple[str, str], best: str
+) -> Chart:
+    """Return points over whole numbers with a line of steps under them; `best` is the key of the best up to each point."""
+    import altair as alt
+
+    whole = alt.Axis(gridOpacity=0.3, tickCount=6, tickMinStep=1, format="d")
+    across = alt.X(field=x[0], type="quantitative", title=x[1], scale=alt.Scale(zero=False, nice=True), axis=whole)
+    base = alt.Chart(alt.InlineData(values=[dict(record) for record in records])).encode(x=across)
+    points = base.mark_circle(size=60, opacity=1, color="gray").encode(
+        y=_axis(alt.Y, y, zero=False), tooltip=[_tip(x), _tip(y)]
+    )
+    steps = base.mark_line(color=_INK, interpolate="step-after").encode(
+        y=_axis(alt.Y, (best, y[1]), zero=False), tooltip=[_tip(x), _tip((best, "best so far"))]
+    )
+    return _finish(title, caption, steps + points)
+
+
+def front(
+    title: str, caption: str, records: Sequence[Record], *, x: tuple[str, str], y: tuple[str, str], flag: str, name: str
+) -> Chart:
+    """Return points of two goals; a line joins those whose `flag` is 1, `name` is the key of a point's name."""
+    import altair as alt
+
+    base = alt.Chart(alt.InlineData(values=[dict(record) for record in records])).encode(
+        x=_axis(alt.X, x, zero=False), y=_axis(alt.Y, y, zero=False)
+    )
+    best: Any = alt.datum[flag] == 1
+    tips = [alt.Tooltip(field=name, type="nominal", title=name), _tip(x), _tip(y)]
+    others = base.transform_filter(~best).mark_circle(size=60, opacity=1, color="gray").encode(tooltip=tips)
+    line = base.transform_filter(best).mark_line(
+        color=_INK, interpolate="step-after", point=alt.OverlayMarkDef(color=_INK, size=90)
+    )
+    return _finish(title, caption, others + line.encode(tooltip=tips))
+
+
+def parallel(
+    title: str, caption: str, records: Sequence[Record], *, axis: str, place: str, shown: str, of: tuple[str, str]
+) -> Chart:
+    """Return parallel coordinates: a line for each value of the key `of[0]`, through its `place` (0 to 1) on every `axis`.
+
+    The axes stand in the order they come; `shown` is the key of the text at a place, written on axes with few of them, and
+    `of[1]` that of the number a line is coloured by, the darkest the lowest.
+    """
+    import altair as alt
+
+    axes = list(dict.fromkeys(str(record[axis]) for record in records))
+    across = alt.X(
+        field=axis, type="nominal", sort=axes, title=None, axis=alt.Axis(labelAngle=0), scale=alt.Scale(padding=0.3)
+    )
+    up = alt.Y(field=place, type="quantitative", title="lowest to highest", axis=alt.Axis(labels=False, ticks=False))
+    lines = (
+        alt.Chart(alt.InlineData(values=[dict(record) for record in records]))
+        .mark_line(point=True, opacity=0.8)
+        .encode(
+            x=across,
+            y=up,
+            detail=alt.Detail(field=of[0], type="nominal"),
+            color=alt.Color(
+                field=of[1],
+                type="quantitative",
+                title=of[1].replace("_", " "),
+                scale=alt.Scale(scheme="oranges", reverse=True),
+            ),
+            tooltip=[
+                *(alt.Tooltip(field=name, type="nominal", title=name) for name in (of[0], axis, shown)),
+                _tip((of[1], of[1].replace("_", " "))),
+            ],
+        )
+    )
+    names = (
+        alt.Chart(alt.InlineData(values=_few(records, axis, place, shown)))
+        .mark_text(align="left", dx=8, color="gray")
+        .encode(x=across, y=up, text=alt.Text(field=shown, type="nominal"))
+    )
+    return _finish(title, caption, lines + names)
+
+
+def _few(records: Sequence[Record], axis: str, place: str, shown: str) -> list[dict[str, Any]]:
+    """Return each text of the axes that have few of them, once."""
+    texts: dict[str, dict[str, dict[str, Any]]] = {}
+    for record in records:
+        texts.setdefault(str(record[axis]), {})[str(record[shown])] = {name: record[name] for name in (axis, place, shown)}
+    return [one for on_axis in texts.values() if len(on_axis) <= _MAX_TEXTS for one in on_axis.values()]
+
+
+def rate_curve(
+    title: str,
+    caption: str,
+    records: Sequence[Record],
+    *,
+    x: tuple[str, str],
+    y: tuple[str, str],
+    even: str,
+    mark: float | None,
+) -> Chart:
+    """Return points over a logarithmic axis with the smoothed line `even` through them, and a rule at `mark`."""
+    import altair as alt
+
+    data = alt.InlineData(values=[dict(record) for record in records])
+    across = alt.X(
+        field=x[0],
+        type="quantitative",
+        title=x[1],
+        scale=alt.Scale(type="log"),
+        axis=alt.Axis(gridOpacity=0.3, format=".0e"),
+    )
+    base = alt.Chart(data).encode(x=across)
+    drawn: Any = base.mark_circle(size=20, opacity=0.6, color="gray").encode(
+        y=_axis(alt.Y, y, zero=False), tooltip=[_tip(x), _tip(y)]
+    )
+    drawn += base.mark_line(color=_INK).encode(y=_axis(alt.Y, (even, y[1]), zero=False))
+    if mark is not None:
+        rule = alt.Chart(alt.InlineData(values=[{x[0]: mark}])).mark_rule(strokeDash=[4, 4], color=_INK)
+        drawn += rule.encode(x=alt.X(field=x[0], type="quantitative"), tooltip=[_tip((x[0], "suggested"))])
+    return _finish(title, caption, drawn)
 
 
 def png(chart: Chart, *, scale: float = 2.0) -> bytes:

@@ -9,16 +9,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from core.contract import Artifact, Finding, Stage, utc
+from core.contract import CHAIN, Artifact, Finding, Stage, utc
 from core.errors import ArtifactError
 from core.files import read_json_lines, write_atomic
-from core.nouns import NOUNS, Adapter, BenchmarkRun, Dataset, EnvReport, GgufModel, IngestReceipt
+from core.nouns import NOUNS, Adapter, BenchmarkRun, Dataset, EnvReport, GgufModel, IngestReceipt, SearchReport
 from core.report import charts
 from core.report.charts import Chart
 from core.report.closing import MIB, closing_table, speed, verdict_of
 from core.report.page import Page, Section, page_html
+from core.report.search import PAGE, TRIALS, read_trials, trials_table
 from core.report.table import Cell, Column, Table
 from core.runs import RunRecord, RunStatus
+from core.search.winner import WINNER
 from core.workspace import Workspace, read_manifest
 
 N = TypeVar("N", bound=Artifact)
@@ -40,8 +42,9 @@ def run_page(workspace: Workspace, record: RunRecord) -> Page:
         *_closing(workspace, made),
         Section(heading="Stages", tables=(_stages(record, made),)),
         *_training(workspace, made),
+        *_search(workspace, made),
         *_findings(made),
-        Section(heading="Next", code=_next(record, made)),
+        Section(heading="Next", code=_next(workspace, record, made)),
         Section(heading="Configuration", folded=without_userinfo(json.dumps(record.config, indent=1, ensure_ascii=False))),
     )
     return Page(
@@ -123,7 +126,7 @@ def _stages(record: RunRecord, made: _Made) -> Table:
         Column(key="figures", title="figures"),
     )
     rows: list[tuple[Cell, ...]] = []
-    for stage in Stage:
+    for stage in CHAIN:
         artifact_id = record.artifacts.get(stage)
         how = None if artifact_id is None else "reused" if stage in record.reused else "made"
         artifact = made.found.get(stage)
@@ -161,6 +164,18 @@ def training_loss(workspace: Workspace, adapter: Adapter) -> Chart | None:
     return charts.line("Training loss", caption, points, **axes)
 
 
+def _search(workspace: Workspace, made: _Made) -> Iterable[Section]:
+    report = made.of(SearchReport)
+    if report is None:
+        return
+    folder = workspace.folder(Stage.SEARCH, report.artifact_id)
+    best = f"Trial {report.best_trial} is the best: held-out loss {report.held_out_loss:.4f}"
+    told = f"{best}, before training {report.base_held_out_loss:.4f}. Its page with the charts is {folder / PAGE}."
+    there = (folder / TRIALS).is_file()
+    tables = (trials_table(read_trials(folder), f"Trials of search {report.artifact_id}"),) if there else ()
+    yield Section(heading="Search", text=(told,), tables=tables)
+
+
 def _findings(made: _Made) -> Iterable[Section]:
     found: list[tuple[Stage, Finding]] = []
     for artifact in made.found.values():
@@ -177,8 +192,11 @@ def _findings(made: _Made) -> Iterable[Section]:
     yield Section(heading="Findings", tables=(table,))
 
 
-def _next(record: RunRecord, made: _Made) -> str:
+def _next(workspace: Workspace, record: RunRecord, made: _Made) -> str:
     receipt = made.of(IngestReceipt)
     if record.status is RunStatus.FINISHED and receipt and receipt.result_ids:
         return f"edgekiln trace {receipt.result_ids[0][:12]}"
-    return shlex.join(["edgekiln", "run", "--profile", record.started_with or record.profile])
+    again = ["edgekiln", "run", "--profile", record.started_with or record.profile]
+    if report := made.of(SearchReport):
+        again += ["--set", str(workspace.folder(Stage.SEARCH, report.artifact_id) / WINNER)]
+    return shlex.join(again)

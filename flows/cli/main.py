@@ -40,6 +40,7 @@ app = App(
 _COMMANDS = {
     "The whole job": {
         "run": ("run:run", "Run all seven stages and make the model current when its gates say yes"),
+        "search": ("search:search", "Search the training settings that the student learns best with"),
         "init": ("init:init", "Start a project of your own: ask a few questions, write a profile"),
         "status": ("look:status", "Show what lies in the workspace and which model is current"),
         "runs": ("look:list_runs", "List the runs, newest first"),

@@ -67,20 +67,23 @@ def run(
     # a mistake in the profile or its cards is told before Prefect starts
     catalogue.check_cards(config.load(choice.profile, overrides), config.find_profile(choice.profile).parent)
     workspace = tree(common, choice.force)
-    run_id = _through_prefect(choice, overrides, workspace, sink, verbose=common.verbose)
+    run_id = through_prefect("distill", choice, overrides, workspace, sink, verbose=common.verbose)
     _close(common, choice, workspace, run_id)
 
 
-def _through_prefect(
-    choice: Choice, overrides: tuple[str, ...], workspace: Workspace, sink: OnEvent, *, verbose: bool
+def through_prefect(
+    name: str, choice: Choice, overrides: tuple[str, ...], workspace: Workspace, sink: OnEvent, *, verbose: bool
 ) -> str:
+    """Run a flow by its name, which its module has too, and return the id of the run."""
+    from importlib import import_module
+
     from core.config import profile_names
     from core.workspace import locked
 
-    with locked(workspace, "edgekiln run"):
+    with locked(workspace, f"edgekiln, the flow {name}"):
         pass  # a workspace in use is told before Prefect starts; the flow takes the lock again
-    for name, value in _PREFECT.items():
-        os.environ.setdefault(name, value if not (verbose and name.endswith("LEVEL")) else "WARNING")
+    for variable, value in _PREFECT.items():
+        os.environ.setdefault(variable, value if not (verbose and variable.endswith("LEVEL")) else "WARNING")
     held = ExitStack()
     # before Prefect is imported, so that it runs after Prefect's own last words at the end of this process
     atexit.register(held.close)
@@ -89,24 +92,28 @@ def _through_prefect(
     if url := PREFECT_API_URL.value():
         _reach(url)
     else:
-        _bring_up(held, sink)
-    from flows.distill import distill
+        _bring_up(name, held, sink)
     from tasks.job import listening
+
+    flow = getattr(import_module(f"flows.{name}"), name)
 
     shipped = choice.profile in profile_names()
     # the heartbeat's thread costs a second at the end, and nobody watches a run started by hand
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), listening(sink):
-        return distill(
+        run_id: str = flow(
             profile=choice.profile if shipped else "demo",
             profile_file=None if shipped else choice.profile,
             overrides=overrides,
             workspace=str(workspace.root),
             force=tuple(choice.force),
         )
+    return run_id
 
 
-def _bring_up(held: ExitStack, sink: OnEvent) -> None:
+def _bring_up(name: str, held: ExitStack, sink: OnEvent) -> None:
     """Start a server for this process and point Prefect to it; the flow is imported while it starts."""
+    from importlib import import_module
+
     from prefect.context import refresh_global_settings_context
 
     from core.events import Note
@@ -116,8 +123,7 @@ def _bring_up(held: ExitStack, sink: OnEvent) -> None:
     url = held.enter_context(passing_server())
     os.environ["PREFECT_API_URL"] = os.environ["EDGEKILN_PASSING_SERVER"] = url
     refresh_global_settings_context()
-    import flows.distill  # noqa: F401
-
+    import_module(f"flows.{name}")
     wait_for(url)
 
 

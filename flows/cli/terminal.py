@@ -57,6 +57,9 @@ class Terminal:
                     self._move(event.task, event.done, event.total, event.unit)
                 case events.TrainStep():
                     self._move(f"train, loss {event.loss:.3f}", event.step, event.steps, "steps")
+                case events.TrialEnded():
+                    self._drop(f"trial {event.number}")
+                    self._line(event)
                 case events.CheckpointSaved() | events.CheckpointSent() if not self._verbose:
                     pass
                 case _:
@@ -79,9 +82,12 @@ class Terminal:
         elif now - first >= _SHOW_AFTER_S:
             self._bar(name, task, done, total)
         if total is not None and done >= total:
-            self._seen.pop(name, None)
-            if name in self._bars and self._live:
-                self._live.remove_task(self._bars.pop(name))
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        self._seen.pop(name, None)
+        if name in self._bars and self._live:
+            self._live.remove_task(self._bars.pop(name))
 
     def _calm(self, name: str, now: float, text: str) -> None:
         if now - self._seen[name] >= _CALM_S:

@@ -132,6 +132,25 @@ def test_the_cache_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert config.cache_folder() == tmp_path
 
 
+def test_processes_beside_each_other_share_cores_and_gpus_and_what_the_user_set_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    assert config.share_of_machine(0, 1, gpus=4) == {}
+    shares = [config.share_of_machine(number, 3, gpus=2) for number in range(3)]
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["0", "1", "0"]
+    assert all(int(share["OMP_NUM_THREADS"]) >= 1 for share in shares)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5")
+    assert [config.share_of_machine(number, 2, gpus=8) for number in range(2)] == [
+        {"CUDA_VISIBLE_DEVICES": "2"},
+        {"CUDA_VISIBLE_DEVICES": "GPU-5"},
+    ]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert config.share_of_machine(0, 2, gpus=8) == {}
+
+
 def test_the_json_schema_names_every_section() -> None:
     assert set(config.json_schema()["properties"]) >= {
         "env",

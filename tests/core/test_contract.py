@@ -50,5 +50,8 @@ def test_a_contract_is_frozen_and_refuses_unknown_fields() -> None:
 def test_force_takes_the_earliest_named_stage_and_all_after_it() -> None:
     assert onward(["ingest", "bench"]) == {Stage.BENCH, Stage.INGEST}
     assert onward([]) == frozenset()
+    assert onward(["search"]) == {Stage.SEARCH}
+    assert onward(["train"]) == {Stage.TRAIN, Stage.EXPORT, Stage.BENCH, Stage.INGEST}
+    assert onward(["label"]) == onward(["train"]) | {Stage.LABEL, Stage.SEARCH}
     with pytest.raises(ValueError, match="labels"):
         onward(["labels"])

@@ -16,7 +16,7 @@ from core.contract import Contract, Stage
 from core.errors import NoRowsLeft, ProcessFailed, ToolMissing
 from core.events import Event, Note, ignore
 from core.process import beside, capture, python_module, run
-from core.worker_process import call
+from core.worker_process import call, call_together
 
 
 def test_output_goes_to_its_file_and_errors_to_the_log(tmp_path: Path) -> None:
@@ -144,6 +144,23 @@ def test_a_workers_own_error_is_raised_here(worker: str, tmp_path: Path) -> None
 def test_a_worker_that_dies_is_a_failure_with_its_signal(worker: str, tmp_path: Path) -> None:
     with pytest.raises(ProcessFailed, match="SIGABRT"):
         call(worker, Question(number=1, mode="crash"), Answer, tmp_path / "call", ignore, timeout_s=60)
+
+
+def test_workers_side_by_side_answer_and_one_that_dies_stops_none(worker: str, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    modes = ("answer", "crash", "answer")
+    asked = [(Question(number=n, mode=mode), tmp_path / str(n), {}) for n, mode in enumerate(modes)]
+    answers = call_together(worker, asked, Answer, heard.append)
+    assert [answer and answer.doubled for answer in answers] == [0, None, 4]
+    assert len(heard) == 3
+
+
+def test_an_error_of_one_worker_ends_those_beside_it(worker: str, tmp_path: Path) -> None:
+    asked = [(Question(number=n, mode=mode), tmp_path / str(n), {}) for n, mode in enumerate(("hang", "refuse"))]
+    with pytest.raises(NoRowsLeft, match="0 rows < 1"):
+        call_together(worker, asked, Answer, ignore, grace_s=1.0)
+    pid = tmp_path / "0" / "pid"
+    assert not pid.exists() or _ends_soon(int(pid.read_text()))
 
 
 def test_kill_9_of_the_caller_takes_its_worker_along(worker: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ from core.events import (
     StageStarted,
     TrainingDecided,
     TrainStep,
+    TrialEnded,
     parse_event,
 )
 from core.sinks import EventsFile, describe, hide, hiding, level_of, log, secret_names
@@ -37,6 +39,7 @@ PASSED, REFUSED = Verdict(passed=True), Verdict(passed=False)
 FINDING = Finding(
     code="disk-tight", severity=Severity.WARNING, where="/", evidence="4 GB free", cause="small disk", remedy="Free some."
 )
+TRIAL: Any = {"reason": "worse", "drawn": {"rate": 5e-4, "r": 8}, "ended": 4, "trials": 9}
 EVERY: list[tuple[Event, int, str]] = [
     (RunStarted(run_id="r", profile="demo"), logging.INFO, "demo"),
     (RunFinished(run_id="r", profile="demo", summary="all well"), logging.INFO, "all well"),
@@ -60,6 +63,12 @@ EVERY: list[tuple[Event, int, str]] = [
         logging.WARNING,
         "rolled-back at step 9: a spike",
     ),
+    (
+        TrialEnded(number=3, outcome="finished", held_out_loss=1.25, **TRIAL),
+        logging.INFO,
+        "trial 3 finished (4/9), held-out",
+    ),
+    (TrialEnded(number=3, outcome="pruned", held_out_loss=None, **TRIAL), logging.INFO, "worse: rate 0.0005, r 8"),
     (Resumed(stage=Stage.TRAIN, done=10, unit="steps"), logging.INFO, "after 10 steps"),
     (Promoted(profile="demo", artifact_id="a", previous=None), logging.INFO, "points to a"),
     (RolledBack(profile="demo", artifact_id="a", restored="b", reason="silent"), logging.WARNING, "to b: silent"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.contract import Stage
+from core.contract import CHAIN, Stage
 from core.promote import current
 from tests.e2e.conftest import Finished
 from tests.e2e.whole_job import ROOT, WholeJob, digests, verify_everything
@@ -29,7 +29,7 @@ def reused(document: dict) -> set[str]:
 def test_the_job_leaves_whole_artifacts_a_pointer_a_page_and_a_database(finished: Finished) -> None:
     job, run = finished.job, finished.document["run"]
     verify_everything(job.workspace)
-    assert set(run["artifacts"]) == {stage.value for stage in Stage}
+    assert set(run["artifacts"]) == {stage.value for stage in CHAIN}
     pointer = current(job.workspace, "small")
     assert pointer is not None
     assert pointer.artifact_id == run["artifacts"]["export"]
@@ -72,7 +72,7 @@ def test_the_end_of_the_run_reached_the_living_channel_and_the_dead_one_was_told
 
 def test_a_second_run_reuses_everything_and_an_operational_field_changes_nothing(finished: Finished) -> None:
     again = finished.job.finish("--set", "label.concurrency=2", "--set", "train.checkpoint_steps=7")
-    assert reused(again) == {stage.value for stage in Stage}
+    assert reused(again) == {stage.value for stage in CHAIN}
     assert again["result"] == finished.document["result"]
 
 

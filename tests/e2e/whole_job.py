@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.contract import Stage
+from core.contract import CHAIN, Stage
 from core.nouns import NOUNS
 from core.workspace import Workspace, artifacts, load, open_workspace
 
@@ -128,7 +128,7 @@ class WholeJob:
 
 def verify_everything(workspace: Workspace) -> None:
     """Load every published artifact with every hash; whatever lies among them without a manifest is half an artifact."""
-    for stage in Stage:
+    for stage in CHAIN:
         folders = {path.name for path in (workspace.root / "artifacts" / stage.value).glob("*")}
         whole = {artifact.artifact_id for artifact in artifacts(workspace, stage)}
         assert folders == whole

@@ -60,7 +60,21 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
 def test_help_names_every_command() -> None:
     done = edgekiln("--help")
     assert done.returncode == 0
-    for command in ("run", "env", "label", "bench", "show", "trace", "runs", "status", "models", "config", "init", "db"):
+    for command in (
+        "run",
+        "search",
+        "env",
+        "label",
+        "bench",
+        "show",
+        "trace",
+        "runs",
+        "status",
+        "models",
+        "config",
+        "init",
+        "db",
+    ):
         assert f" {command} " in done.stdout
 
 
@@ -72,6 +86,10 @@ def test_help_names_every_command() -> None:
         (("run", "--set", "train.lora.r=0"), "config-bad-value"),
         (("run", "--set", "no sign"), "config-bad-value"),
         (("run", "--force", "labels"), "usage"),
+        (("run", "--set", "gone.yaml"), "config-bad-value"),
+        (("search", "--set", "search.space.r=[]"), "config-bad-value"),
+        (("search", "--trials", "0"), "config-bad-value"),
+        (("search", "--set", "train.per_device_train_batch_size=3"), "config-bad-value"),
         (("run", "--wat"), "usage"),
         (("nope",), "usage"),
         (("show",), "usage"),

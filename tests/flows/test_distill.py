@@ -63,6 +63,17 @@ def test_the_deployment_names_the_flow_and_its_schedule_sleeps() -> None:
     )
 
 
+def test_the_search_has_a_form_and_a_deployment_of_its_own() -> None:
+    from flows.search import search
+
+    properties = search.parameters.properties
+    assert list(properties)[:5] == ["profile", "dataset", "student", "teacher", "trials"]
+    assert all("description" in field for field in properties.values())
+    deployment = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))["deployments"][1]
+    assert deployment["entrypoint"].split(":") == ["flows/search.py", search.name]
+    assert set(deployment["parameters"]) <= set(properties)
+
+
 def test_a_model_that_fails_its_check_is_rolled_back_by_the_transaction(
     prefect_server: None, workspace: Workspace, events: list[Event]
 ) -> None:

@@ -105,9 +105,9 @@ def collator(plain: Callable[[list[Batch]], Batch]) -> Callable[[list[Batch]], B
 
 
 def distilled_loss(
-    model: Any, inputs: Batch, config: DistillationConfig, tokens: int | torch.Tensor | None
+    model: Any, inputs: Batch, config: DistillationConfig, tokens: int | torch.Tensor | None, ranks: int = 1
 ) -> torch.Tensor:
-    """Return the loss of a batch, summed over its tokens and divided by `tokens`, or by their number where that is None."""
+    """Return the loss of a batch, summed over its tokens and divided by their number, or by `tokens` of so many `ranks` together."""
     logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits
     labels = inputs["labels"][:, 1:]
     trained = labels != IGNORED
@@ -119,7 +119,9 @@ def distilled_loss(
         chances, likeliest, told, config.temperature
     )
     total = torch.where(guided, mixed, entropies).sum()
-    return total / torch.as_tensor(trained.sum() if tokens is None else tokens, device=total.device).clamp(min=1)
+    if tokens is None:
+        return total / trained.sum().clamp(min=1)
+    return ranks * total / torch.as_tensor(tokens, device=total.device).clamp(min=1)
 
 
 def divergence(chances: torch.Tensor, likeliest: torch.Tensor, told: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -108,9 +108,8 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         self._detector, self._held_out = StepDetector(limits), HeldOutDetector(limits)
         self._suspects = Suspects(around.rows, around.request.course, limits.reference_rows, around.on_event)
         self._distillation = around.request.config.distillation
-        if self._distillation is not None:
-            self.data_collator = distillation.collator(self.data_collator)
-        self.data_collator = Collator(self.data_collator, self._suspects.left_out)
+        inner = distillation.collator(self.data_collator) if self._distillation else self.data_collator
+        self.data_collator = Collator(inner, self._suspects.left_out)
         self._is_skipping = False
 
     def compare_with(self, base_loss: float) -> None:
@@ -221,16 +220,13 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
     def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
         return torch.zeros(()) if self._is_skipping else super()._clip_grad_norm(model)
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         """Return the loss of a batch: TRL's, or the one that learns from the teacher's words too."""
         if self._distillation is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss = distillation.distilled_loss(model, inputs, self._distillation, num_items_in_batch)
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes  # the number counts all ranks' tokens, gradients are averaged
-        return loss
+            return super().compute_loss(model, inputs, *rest, **named)
+        # `num_items_in_batch` counts the tokens of all ranks, whose gradients are averaged
+        ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return distillation.distilled_loss(model, inputs, self._distillation, named.get("num_items_in_batch"), ranks)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         if self._is_skipping:  # the optimiser then does nothing, its moments and fp16's scale stay as they are

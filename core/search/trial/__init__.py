@@ -1,0 +1,1 @@
+"""The processes of a search; worker.py is one of them."""

@@ -1,0 +1,97 @@
+"""`edgekiln search`: the flow `search` in this process, and the table of its trials."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING
+
+from flows.cli.run import through_prefect
+from flows.cli.session import Choice, Common, answer, begin, drawn, tree
+
+if TYPE_CHECKING:
+    from core.workspace import Workspace
+
+_DEFAULT_CHOICE = Choice()
+_DEFAULT_COMMON = Common()
+
+
+def search(
+    *,
+    trials: int | None = None,
+    processes: int | None = None,
+    subset_rows: int | None = None,
+    budget_s: float | None = None,
+    dataset: str | None = None,
+    student: str | None = None,
+    choice: Choice = _DEFAULT_CHOICE,
+    common: Common = _DEFAULT_COMMON,
+) -> None:
+    """Search the training settings that the student learns best with.
+
+    What is searched is the profile's section `search`. Trials that ended are kept: the same command goes on after any kind
+    of stop, and with more --trials. The winner becomes a file for --set.
+
+    Parameters
+    ----------
+    trials
+        Trials to make, those of earlier searches of the same kind counted
+    processes
+        Trials at the same time
+    subset_rows
+        Training rows that each trial learns from
+    budget_s
+        Seconds all trials may take together
+    dataset
+        A JSONL file with prompts, or builtin:python-docs
+    student
+        The model that learns
+    """
+    from core import catalogue, config
+    from core.search.space import check
+
+    sink = begin(common)
+    named = {
+        "search.trials": trials,
+        "search.processes": processes,
+        "search.subset_rows": subset_rows,
+        "search.budget_s": budget_s,
+        "data.sources": [dataset] if dataset else None,
+        "train.student": student,
+    }
+    changes = [f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None]
+    overrides = (*choice.set, *changes)
+    profile = config.load(choice.profile, overrides)  # a mistake is told before Prefect starts
+    catalogue.check_cards(profile, config.find_profile(choice.profile).parent)
+    check(profile.search.space, profile.train)
+    workspace = tree(common, choice.force)
+    _close(common, choice, workspace, through_prefect("search", choice, overrides, workspace, sink, verbose=common.verbose))
+
+
+def _close(common: Common, choice: Choice, workspace: Workspace, run_id: str) -> None:
+    """Print the trials, where the search lies, and the command that takes its winner."""
+    from core.contract import Stage
+    from core.nouns import SearchReport
+    from core.report.render import as_document
+    from core.report.search import PAGE, read_trials, trials_table
+    from core.runs import read_run
+    from core.search.winner import WINNER
+    from core.workspace import load
+
+    found = load(workspace, Stage.SEARCH, read_run(workspace, run_id).artifacts[Stage.SEARCH], SearchReport)
+    folder = workspace.folder(Stage.SEARCH, found.artifact_id)
+    title = f"search {found.artifact_id}: trial {found.best_trial} is the best, held-out loss {found.held_out_loss:.4f}"
+    table = trials_table(read_trials(folder), f"{title}, before training {found.base_held_out_loss:.4f}")
+    take = [
+        "edgekiln",
+        "run",
+        "--profile",
+        choice.profile,
+        "--workspace",
+        str(workspace.root),
+        "--set",
+        str(folder / WINNER),
+    ]
+    pointers = (f"  page: {folder / PAGE}", f"  next: {shlex.join(take)}")
+    document = {"search": found.model_dump(mode="json"), "trials": as_document(table)}
+    answer(common, document, drawn(table) + "\n".join(pointers))
