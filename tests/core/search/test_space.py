@@ -84,6 +84,13 @@ def test_a_draw_means_the_settings_it_says(rate, r, alpha, batch):
     assert steps_of(made, 100) / 4 <= made.eval_steps <= steps_of(made, 100) / 4 + 1
 
 
+def test_a_step_takes_the_rows_of_all_processes_of_a_training():
+    several = TrainConfig(student="tiny", per_device_train_batch_size=4, parallel={"processes": 2})
+    assert settings({"effective_batch": 32}, several) == {"gradient_accumulation_steps": 4}
+    with pytest.raises(BadConfig, match=r"effective_batch=12 is no multiple of .*_batch_size=4 in 2 processes"):
+        check(SearchSpace(effective_batch=(8, 12)), several)
+
+
 def test_what_is_not_searched_stays_as_the_profile_says():
     space = SearchSpace(**{**dict.fromkeys(SearchSpace.model_fields), "lora_alpha": ("r", "2r")})
     assert list(distributions(space)) == ["lora_alpha"]
