@@ -96,7 +96,14 @@ def level_of(event: Event) -> int:
 
 def describe(event: Event) -> str:
     """Return an event as one line for a person; what a stranger's file put into it is made visible."""
-    return visible(_of_run(event) or _of_stage(event) or _of_work(event) or _of_waiting(event) or _of_training(event))
+    return visible(
+        _of_run(event)
+        or _of_stage(event)
+        or _of_work(event)
+        or _of_waiting(event)
+        or _of_trial(event)
+        or _of_training(event)
+    )
 
 
 def _of_run(event: Event) -> str:
@@ -163,6 +170,16 @@ def _of_waiting(event: Event) -> str:
             return ""
 
 
+def _of_trial(event: Event) -> str:
+    if not isinstance(event, TrialEnded):
+        return ""
+    drawn = ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in event.drawn.items()
+    )
+    how = event.reason if event.held_out_loss is None else f"held-out loss {event.held_out_loss:.4f}"
+    return f"trial {event.number} {event.outcome} ({event.ended}/{event.trials}), {how}: {drawn}"
+
+
 def _of_training(event: Event) -> str:
     match event:
         case TrainStep():
@@ -177,13 +194,6 @@ def _of_training(event: Event) -> str:
             return f"held-out loss {event.held_out_loss:.4f} after step {event.step}"
         case TrainingDecided():
             return f"training {event.decision} at step {event.step}" + (f": {event.text}" if event.text else "")
-        case TrialEnded():
-            drawn = ", ".join(
-                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in event.drawn.items()
-            )
-            how = event.reason if event.held_out_loss is None else f"held-out loss {event.held_out_loss:.4f}"
-            return f"trial {event.number} {event.outcome} ({event.ended}/{event.trials}), {how}: {drawn}"
         case _:
             return event.kind
 
