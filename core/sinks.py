@@ -188,8 +188,8 @@ def _of_training(event: Event) -> str:
             left = f"{event.free_bytes >> 20} MiB < {event.limit_bytes >> 20} MiB of memory left ({event.place})"
             return f"step {event.step}: {left}, {_MEMORY_ACTIONS[event.action]}"
         case CheckpointSaved() | CheckpointSent():
-            what = "saved and verified" if isinstance(event, CheckpointSaved) else "is in the second home"
-            return f"checkpoint at step {event.step} {what}"
+            place = "saved and verified" if isinstance(event, CheckpointSaved) else "is in the second home"
+            return f"checkpoint at step {event.step} {place}"
         case Evaluated():
             return f"held-out loss {event.held_out_loss:.4f} after step {event.step}"
         case TrainingDecided():

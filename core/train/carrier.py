@@ -15,7 +15,7 @@ from types import TracebackType
 
 from core.contract import Stage
 from core.errors import EdgekilnError, Interrupted, RemoteFailed, Terminated
-from core.events import CheckpointSaved, CheckpointSent, Evaluated, Event, Leaving, Note, OnEvent
+from core.events import CheckpointSaved, CheckpointSent, Evaluated, Event, Leaving, Note, OnEvent, TrainingDecided
 from core.files import sha256_of
 from core.remote.store import Store
 from core.remote.uploader import Uploader
@@ -84,6 +84,8 @@ class Carrier:
                 best = retention.best_of(self._made)
                 if best is not None and checkpoints.step_of(best) == event.step:
                     self._send(best)
+            case TrainingDecided(decision="rolled-back"):
+                self._go_back()
             case Leaving():
                 self._leaving = event
             case _:
@@ -111,6 +113,13 @@ class Carrier:
         made = checkpoints.all_in(self._made)
         name = self._send(made[-1]) if made else None
         return None if name in self._sent else name
+
+    def _go_back(self) -> None:
+        """Send the decision with the checkpoint it leads back to: another machine must not go on from those after it."""
+        made = checkpoints.all_in(self._made)
+        with contextlib.suppress(FileNotFoundError):
+            self._sent -= {_named(path) for path in made[-1:]}
+        self._send_newest()
 
     def _send(self, checkpoint: Path) -> str | None:
         """Promise a checkpoint in place of those that wait, but for the best one; return its name, None when it is gone."""

@@ -15,7 +15,6 @@ _AGAIN = "Start the same command again; it goes on where this one stopped."
 class Stop:
     """Holds the first reason a worker has to end; a notice that is withdrawn before it was obeyed is none.
 
-
     It is asked between steps and between batches of an evaluation, which is how a worker shows that it is alive.
     """
 
@@ -29,8 +28,12 @@ class Stop:
     def asked(self) -> EdgekilnError | None:
         """The error to end with, None while there is no reason."""
         self._tell_trouble()
-        notice = self._leaving()
-        return _error_of(notice) if notice else self._alone()
+        if (notice := self._leaving()) is not None:
+            return _error_of(notice)
+        if self._attendance is None or (alone_s := self._attendance.alone_s()) <= self._attendance.allowed_s:
+            return None
+        problem = f"no supervisor for {alone_s:.3g} s > {self._attendance.allowed_s:g} s: the training stopped by itself"
+        return Terminated(problem, remedy=_AGAIN)
 
     def is_asked(self) -> bool:
         """Say whether there is a reason."""
@@ -42,18 +45,12 @@ class Stop:
 
     def obey(self) -> None:
         """Tell what was asked for and raise it."""
+        if (asked := self.asked) is None:
+            return
         if (notice := self._leaving()) is not None:
             told = Leaving(stage=Stage.TRAIN, source=notice.source, way=notice.kind, deadline=notice.deadline)
             self._on_event(told)
-            raise _error_of(notice)
-        if (alone := self._alone()) is not None:
-            raise alone
-
-    def _alone(self) -> EdgekilnError | None:
-        if self._attendance is None or (alone_s := self._attendance.alone_s()) <= self._attendance.allowed_s:
-            return None
-        problem = f"no supervisor for {alone_s:.3g} s > {self._attendance.allowed_s:g} s: the training stopped by itself"
-        return Terminated(problem, remedy=_AGAIN)
+        raise asked
 
     def _leaving(self) -> Notice | None:
         notice = self._watcher.current()
