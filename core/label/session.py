@@ -48,7 +48,7 @@ class Session:
                 so_far, total = found.settled + done, found.questions
                 self.on_event(Progress(stage=Stage.LABEL, task=task, done=so_far, total=total, unit="answers"))
 
-        self.ledger.start(self.artifact_id, questions.teacher, found.questions, found.settled)
+        self.ledger.start(self.artifact_id, questions.config.teacher, found.questions, found.settled)
         with ExitStack() as stack:
             stack.push(lambda kind, error, trace: self.ledger.tell(done, _end(error)))  # noqa: ARG005  # whatever it is
             yield step

@@ -54,6 +54,7 @@ def test_status_tells_what_is_done_and_what_it_took(call) -> None:
     assert status == 0
     assert (told["session"]["questions"], told["session"]["done"], told["waiting"]) == (12, 12, 0)
     assert (told["session"]["ended"], told["running"]) == ("done", False)
+    assert told["session"]["teacher"] == "qwen3-8b"  # as the profile names it
     assert (told["spent"]["requests"], told["spent"]["answered"], told["spent"]["failed"]) == (13, 12, 1)
     assert told["spent"]["cost"] == pytest.approx(12 * (7 * 2 + 3 * 3) / 1e6)
     status, out, _ = call("status")
