@@ -121,7 +121,8 @@ def distilled_loss(
     total = torch.where(guided, mixed, entropies).sum()
     if tokens is None:
         return total / trained.sum().clamp(min=1)
-    return ranks * total / torch.as_tensor(tokens, device=total.device).clamp(min=1)
+    shared: torch.Tensor = ranks * total / torch.as_tensor(tokens, device=total.device).clamp(min=1)
+    return shared
 
 
 def divergence(chances: torch.Tensor, likeliest: torch.Tensor, told: torch.Tensor, temperature: float) -> torch.Tensor:
