@@ -118,11 +118,10 @@ def distilled_loss(
     mixed = (1 - config.weight) * entropies + config.weight * config.temperature**2 * divergence(
         chances, likeliest, told, config.temperature
     )
-    total = torch.where(guided, mixed, entropies).sum()
+    total: torch.Tensor = torch.where(guided, mixed, entropies).sum()
     if tokens is None:
         return total / trained.sum().clamp(min=1)
-    shared: torch.Tensor = ranks * total / torch.as_tensor(tokens, device=total.device).clamp(min=1)
-    return shared
+    return ranks * total / torch.as_tensor(tokens, device=total.device).clamp(min=1)
 
 
 def divergence(chances: torch.Tensor, likeliest: torch.Tensor, told: torch.Tensor, temperature: float) -> torch.Tensor:
