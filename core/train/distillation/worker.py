@@ -120,7 +120,8 @@ def distilled_loss(
     )
     total: torch.Tensor = torch.where(guided, mixed, entropies).sum()
     if tokens is None:
-        return total / trained.sum().clamp(min=1)
+        mean: torch.Tensor = total / trained.sum().clamp(min=1)
+        return mean
     return ranks * total / torch.as_tensor(tokens, device=total.device).clamp(min=1)
 
 
