@@ -7,6 +7,8 @@ from core.contract import Contract
 from core.train.checkpoints import Training
 from core.train.course import Course
 
+WORKERS = "workers"  # in a training's scratch folder: a folder for every start of the worker
+
 
 class TrainRequest(Contract):
     """One training. `train` and `held_out` are files of TokenisedRow; `resume_from` is a checkpoint of that training.

@@ -20,7 +20,7 @@ from core.train import student, teacher
 from core.train.checkpoints import Training
 from core.train.decision import Decisions
 from core.train.kept import Kept
-from core.train.request import TrainRequest, TrainResult
+from core.train.request import WORKERS, TrainRequest, TrainResult
 from core.train.second_home import carried
 from core.train.supervisor import Hands, Supervisor
 from core.workspace import Workspace
@@ -97,7 +97,7 @@ def _work(
     )
     kept = Kept(staged / "checkpoints", quarantine, training, decisions, on_event)
     launch = attended_worker.module("core.train.worker" if config.parallel.processes == 1 else "core.train.launch.worker")
-    result = Supervisor(request, Hands(staged / "workers", kept, decisions, on_event, launch)).run()
+    result = Supervisor(request, Hands(staged / WORKERS, kept, decisions, on_event, launch)).run()
     decisions.add("finished", result.steps, adapter_step=result.adapter_step, device=result.device)
     return _facts(result, models.ref(card), decisions)
 

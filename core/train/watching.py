@@ -16,6 +16,7 @@ from core.runs import is_held
 from core.train import checkpoints
 from core.train.eta import Pace, Span, earlier_paces, remaining
 from core.train.recorded import HeldOut, Point, Recorded, Start, Step, is_written
+from core.train.request import WORKERS
 from core.workspace import MANIFEST, Workspace, read_manifest
 
 _MAX_SMALL_BYTES = 4 << 20
@@ -139,9 +140,8 @@ class Watched:
 
     def _newest(self, name: str) -> Path:
         """Return the newest file of a name among those that its workers left, or where the first would be."""
-        folder = self._staged / "worker"
-        found = [path for place in (folder, *folder.glob("*/")) if (path := place / name).is_file()]
-        return max(found, key=lambda path: path.stat().st_mtime, default=folder / name)
+        folder = self._staged / WORKERS
+        return max(folder.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime, default=folder / name)
 
     def _eta(self) -> Span | None:
         start = self._recorded.start

@@ -47,8 +47,8 @@ def staged(workspace: Workspace, training: str = TRAINING) -> Path:
 def begun(workspace: Workspace, steps: int = 5) -> Metrics:
     """Write what a training writes, and hold it open as one that runs does."""
     folder = staged(workspace)
-    (folder / "worker" / "0001").mkdir(parents=True)
-    (folder / "worker" / "0001" / "request.json").write_text('{"student_name": "tiny"}', encoding="utf-8")
+    (folder / "workers" / "0001").mkdir(parents=True)
+    (folder / "workers" / "0001" / "request.json").write_text('{"student_name": "tiny"}', encoding="utf-8")
     metrics = Metrics(folder / "content" / "metrics.jsonl", lambda: {"rss_bytes": 7})
     metrics.held_out(0, 2.0)
     metrics.start(**START, steps=40)

@@ -50,7 +50,7 @@ def test_one_that_starts_has_nothing_to_tell_yet(workspace):
 def test_one_that_ended_with_an_error_says_which(workspace):
     close(begun(workspace))
     failure = {"kind": "TrainingDiverged", "problem": "the loss of step 6 is nan", "remedy": "..."}
-    folder = workspace.staging(Stage.TRAIN, TRAINING) / "worker" / "0001"
+    folder = workspace.staging(Stage.TRAIN, TRAINING) / "workers" / "0001"
     (folder / "failure.json").write_text(json.dumps(failure), encoding="utf-8")
     seen = Watched(workspace, TRAINING).look()
     assert (seen.state, seen.why) == ("stopped", "the loss of step 6 is nan")
