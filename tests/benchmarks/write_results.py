@@ -21,6 +21,15 @@ def counts(cases: list[ElementTree.Element]) -> str:
     return f"{len(cases) - failed - skipped} passed, {failed} failed, {skipped} skipped"
 
 
+def failures(cases: list[ElementTree.Element]) -> list[str]:
+    """Return a line for each test that failed."""
+    return [
+        f"- failed: `{case.get('classname', '').replace('.', '/')}.py::{case.get('name', '')}`"
+        for case in cases
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+
+
 def rooms(cases: list[ElementTree.Element]) -> str:
     """Say which rooms the tests are of; `make test-full` runs all."""
     return ", ".join(sorted({"/".join(case.get("classname", "").split(".")[:2]) for case in cases}))
@@ -58,6 +67,7 @@ def main(target: Path, junit: list[Path]) -> None:
         "# Results",
         "",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z on {machine()}: {counts(cases)}, of {rooms(cases)}.",
+        *(["", *failed] if (failed := failures(cases)) else []),
         "",
         "Each figure has a variant that is broken on purpose and must miss it; `pytest -m full tests/benchmarks` alone measures them.",
         "",
