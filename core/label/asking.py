@@ -64,7 +64,7 @@ class Asker:
     @property
     def gave_up(self) -> bool:
         """Whether more questions ended without a completion than may; not yet those for which the endpoint may be to blame."""
-        return self._failed - len(self._in_streak) > self._may_fail
+        return self._failed - len(self._in_streak) - len(self._lost) > self._may_fail
 
     def ask_all(self, firsts: Iterable[Request], on_done: OnDone, may_fail: float = math.inf) -> None:
         """Pursue every question, drawn one by one; TeacherFailed when the teacher can answer none, BudgetReached.
