@@ -103,5 +103,5 @@ def _ascii(grid: Sequence[Sequence[bool]]) -> list[str]:
 
 def _number(value: float) -> str:
     """Return a number in at most nine characters."""
-    text = f"{value:.4g}"
-    return text if len(text) <= _LABEL else f"{value:.2e}"
+    texts = (f"{value:.{digits}g}" for digits in (4, 3, 2, 1))
+    return next((text for text in texts if len(text) <= _LABEL), f"{value:.0e}"[:_LABEL])

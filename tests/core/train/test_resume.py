@@ -89,7 +89,7 @@ def test_kill_9_while_a_checkpoint_is_written_costs_nothing_but_time(trained):
 def test_sigterm_in_an_evaluation_ends_the_worker_there_and_the_evaluation_is_done_again(trained):
     first = trained.ended["terminated"][0]
     assert first["error"] == "Terminated"
-    assert first["heard"][-1]["kind"] == "progress"
+    assert [event["kind"] for event in first["heard"][-2:]] == ["progress", "leaving"]
     assert resumed(trained, "terminated") == 24
     evaluated = [
         [event["step"] for event in run["heard"] if event["kind"] == "evaluated"] for run in trained.ended["terminated"]
