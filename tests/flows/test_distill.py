@@ -44,7 +44,7 @@ def test_the_form_begins_with_the_profile_and_offers_what_is_shipped() -> None:
     from flows.distill import distill
 
     properties = distill.parameters.properties
-    assert list(properties)[:6] == ["profile", "dataset", "student", "teacher", "quantisations", "device"]
+    assert list(properties)[:7] == ["profile", "dataset", "student", "teacher", "preset", "quantisations", "device"]
     assert properties["profile"]["default"] == "demo"
     assert {"demo", "desktop", "pi5"} <= set(properties["profile"]["enum"])
     assert all("description" in field for field in properties.values())
