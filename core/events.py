@@ -125,7 +125,7 @@ class TrainStep(_Event):
 class MemoryLow(_Event):
     """Memory is about to run out where a training takes place, and what was done about it.
 
-    `shrink-asked`: what the training itself holds is too much; whoever watches it may go on with smaller micro-batches.
+    `shrink-asked`: what the training itself holds is too much; a step that does run out of memory is halved.
     """
 
     kind: Literal["memory-low"] = "memory-low"

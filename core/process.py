@@ -174,6 +174,11 @@ def _wait(child: subprocess.Popen[bytes], timeout_s: float, on_tick: OnTick | No
     return status
 
 
+def ended_by_signal(error: ProcessFailed) -> bool:
+    """Say whether a signal ended the program that failed, rather than a status of its own or the timeout."""
+    return " ended with signal SIG" in error.problem
+
+
 def end_group(child: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> None:
     """Ask a child's process group to end, kill what is left after a grace, and reap the child."""
     if child.poll() is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import re
 import shlex
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 from core import package_index
 from core.config import cache_folder, cmake_arguments
 from core.contract import Contract
+from core.env.host import affinity
 from core.errors import DiskFull, DownloadCorrupt, ProcessFailed, ToolchainFailed, ToolMissing
 from core.events import Note, OnEvent, Progress
 from core.files import digest_of, sync_folder, write_atomic
@@ -146,7 +146,7 @@ def _compile(made: Recipe, scratch: Path, on_event: OnEvent) -> None:
     log.unlink(missing_ok=True)
     compilers = (f"-DCMAKE_C_COMPILER={shutil.which('cc')}", f"-DCMAKE_CXX_COMPILER={shutil.which('c++')}")
     configure = ["cmake", "-S", tree, "-B", objects, "-G", "Unix Makefiles", *compilers, *made.flags]
-    compile_ = ["cmake", "--build", objects, "--parallel", str(_cores()), "--target"]
+    compile_ = ["cmake", "--build", objects, "--parallel", str(affinity()), "--target"]
     try:
         tick = package_index.heartbeat("configuring llama.cpp", on_event)
         run(configure, log=log, timeout_s=_CONFIGURE_TIMEOUT_S, on_tick=tick)
@@ -206,10 +206,6 @@ def _require_space(folder: Path) -> None:
             f"free space {free >> 20} MiB < {_NEEDED_BYTES >> 20} MiB in {folder}",
             remedy="Free some space there, or name another cache folder with EDGEKILN_CACHE.",
         )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _compiler() -> str:

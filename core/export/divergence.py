@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.contract import Stage
 from core.env.host import affinity
 from core.errors import GateRefused, ProcessFailed
-from core.events import Note, OnEvent, Progress
+from core.events import Note, OnEvent
+from core.export.chunks import chunks_in, telling
 from core.export.merge import ReferenceText
 from core.nouns import Divergence
-from core.process import run
+from core.process import ended_by_signal, run
 from core.toolchain import Toolchain
 
 FEWEST_TOKENS = 256  # llama-perplexity wants 100 scored tokens; of eight chunks of 32 it scores 120
 _CHUNKS = 8
 _LONGEST_CONTEXT = 512  # llama-perplexity's own default
-_CHUNK = re.compile(rb"\[\d+\]|^ *\d+ +[\d.]+ \xc2\xb1", re.MULTILINE)
 _NUMBER = r"(-?(?:[\d.]+|nan|inf))"
 _PRINTED = {
     "perplexity": rf"Mean PPL\(Q\) +: +{_NUMBER} ± +{_NUMBER}",
@@ -55,7 +55,7 @@ class Runner:
             *("--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off", "--no-warmup"),
             *arguments,
         ]
-        tick = _counting(output, *told, self.on_event)
+        tick = telling(output, *told, self.on_event)
         run(argv, log=folder / "log", stdout=output, timeout_s=self.timeout_s, on_tick=tick)
         return output.read_text(encoding="utf-8", errors="replace")
 
@@ -80,7 +80,7 @@ class Baseline:
             printed = self.runner.run(gguf, self.n_ctx, ["--kl-divergence"], told)
         except ProcessFailed as error:
             # only a signal is the file's doing, as in gguf_loss/loss.py
-            if " ended with signal SIG" not in error.problem:
+            if not ended_by_signal(error):
                 raise
             raise GateRefused(
                 f"{gguf.name}: {error.problem}", remedy=f"Read {self.runner.scratch / gguf.stem / 'log'}."
@@ -104,11 +104,11 @@ def baseline(f32: Path, texts: Sequence[ReferenceText], most_tokens: int, runner
     try:
         printed = runner.run(f32, n_ctx, ["--file", str(source)], ("divergence, what the F32 file says", tokens // n_ctx))
     except ProcessFailed as error:
-        if " ended with signal SIG" not in error.problem:
+        if not ended_by_signal(error):
             raise
         _tell_unmeasured(error.problem, runner.on_event)
         return None
-    return Baseline(runner, n_ctx, len(_CHUNK.findall(printed.encode())))
+    return Baseline(runner, n_ctx, chunks_in(printed.encode()))
 
 
 def _tell_unmeasured(why: str, on_event: OnEvent) -> None:
@@ -124,19 +124,6 @@ def _joined(texts: Sequence[ReferenceText], most_tokens: int) -> tuple[str, int]
         chosen.append(one.text)
         tokens += len(one.ids)
     return "\n\n".join(chosen), tokens
-
-
-def _counting(output: Path, task: str, chunks: int, on_event: OnEvent) -> Callable[[], None]:
-    told = -1
-
-    def tick() -> None:
-        nonlocal told
-        done = len(_CHUNK.findall(output.read_bytes()))
-        if done != told:
-            told = done
-            on_event(Progress(stage=Stage.EXPORT, task=task, done=min(done, chunks), total=chunks, unit="chunks"))
-
-    return tick
 
 
 def _figures(printed: str, name: str) -> Mapping[str, float]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-from core.contract import Stage
 from core.env.host import affinity
 from core.errors import DataError
-from core.events import OnEvent, Progress
+from core.events import OnEvent
+from core.export.chunks import telling
 from core.process import run
 from core.toolchain import Toolchain
 
 FEWEST_CHARACTERS = 2048
 _CHARACTERS_A_TOKEN = 8  # more than any script needs, so that a chosen context is filled twice
 _CONTEXTS = (512, 128)
-_CHUNK = re.compile(rb"\[\d+\]")
 
 
 def importance_matrix(
@@ -43,17 +41,11 @@ def importance_matrix(
         *("--model", str(f32), "--file", str(source), "--output", str(target)),
         *("--ctx-size", str(n_ctx), "--batch-size", str(n_ctx), "--chunks", str(chunks), "--threads", str(affinity())),
     ]
-    run(argv, log=folder / "log", stdout=printed, timeout_s=timeout_s, on_tick=_counting(printed, on_event))
+    run(
+        argv,
+        log=folder / "log",
+        stdout=printed,
+        timeout_s=timeout_s,
+        on_tick=telling(printed, "importance matrix", None, on_event),
+    )
     return target
-
-
-def _counting(printed: Path, on_event: OnEvent) -> Callable[[], None]:
-    told = 0
-
-    def tick() -> None:
-        nonlocal told
-        if (done := len(_CHUNK.findall(printed.read_bytes()))) != told:
-            told = done
-            on_event(Progress(stage=Stage.EXPORT, task="importance matrix", done=done, total=None, unit="chunks"))
-
-    return tick

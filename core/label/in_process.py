@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from core.env.host import affinity
 from core.events import OnEvent
 from core.label import gguf_model
 from core.label.batched_decoding import BatchedDecoder, Outcome, Prompt
@@ -34,7 +34,7 @@ class LlamaTeacher:
     def __init__(self, model: GgufModel, sequences: int = SEQUENCES) -> None:
         self._model = model
         self._most = min(_MAX_CONTEXT, model.trained_context)
-        self._together = BatchedDecoder(model, sequences, min(_CONTEXT, self._most), _threads())
+        self._together = BatchedDecoder(model, sequences, min(_CONTEXT, self._most), affinity())
         self._alone: BatchedDecoder | None = None
 
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply | Trouble]]:
@@ -89,7 +89,7 @@ class LlamaTeacher:
 
     def _answer_alone(self, prompt: Prompt) -> Outcome:
         if self._alone is None:
-            self._alone = BatchedDecoder(self._model, 1, self._most, _threads())
+            self._alone = BatchedDecoder(self._model, 1, self._most, affinity())
         try:
             if outcome := self._alone.begin(prompt):
                 return outcome
@@ -115,7 +115,3 @@ def load(gguf: Path, on_event: OnEvent) -> LlamaTeacher:
         teacher = LlamaTeacher(model)
         held.pop_all()
     return teacher
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

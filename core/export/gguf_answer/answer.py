@@ -8,6 +8,7 @@ from core import toolchain
 from core.contract import Contract
 from core.errors import GateRefused, ProcessFailed
 from core.events import OnEvent, ignore
+from core.process import ended_by_signal
 from core.toolchain import Toolchain
 from core.worker_process import call
 
@@ -37,7 +38,7 @@ def answer(gguf: Path, scratch: Path, on_event: OnEvent = ignore, question: str 
     try:
         given = call("core.export.gguf_answer.worker", request, Answer, scratch, on_event, timeout_s=_TIMEOUT_S)
     except ProcessFailed as error:
-        if " ended with signal SIG" not in error.problem:
+        if not ended_by_signal(error):
             raise
         raise _refused(gguf, f"llama.cpp's process {error.problem.partition(' ')[2]}") from error
     if not given.text:

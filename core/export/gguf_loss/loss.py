@@ -12,6 +12,7 @@ from core.data.record import TokenisedRow
 from core.errors import GateRefused, ProcessFailed
 from core.events import OnEvent, ignore
 from core.export.merge import GreedyAnswer, ReferenceText
+from core.process import ended_by_signal
 from core.toolchain import Toolchain
 from core.worker_process import call
 
@@ -47,7 +48,7 @@ def run_trial(request: TrialRequest, scratch: Path, on_event: OnEvent = ignore, 
         return call("core.export.gguf_loss.worker", request, Trial, scratch, on_event, timeout_s=timeout_s)
     except ProcessFailed as error:
         # only a signal is the file's doing; a worker that ends with a status is a fault of ours and stays one
-        if " ended with signal SIG" not in error.problem:
+        if not ended_by_signal(error):
             raise
         raise GateRefused(
             f"{Path(request.gguf).name}: llama.cpp's process {error.problem.partition(' ')[2]}",
