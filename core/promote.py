@@ -43,6 +43,12 @@ def current(workspace: Workspace, profile: str) -> Pointer | None:
     return _read(workspace.pointer(profile), Pointer)
 
 
+def points_to(workspace: Workspace, profile: str, gguf: GgufModel) -> bool:
+    """Say whether a profile's pointer is on this model already, put there and verified by an earlier run."""
+    pointer = current(workspace, profile)
+    return pointer is not None and pointer.artifact_id == gguf.artifact_id
+
+
 def promote(workspace: Workspace, profile: str, gguf: GgufModel, on_event: OnEvent) -> Pointer:
     """Put a profile's pointer on a model, journal first; GateRefused when its verdict failed.
 
@@ -51,7 +57,7 @@ def promote(workspace: Workspace, profile: str, gguf: GgufModel, on_event: OnEve
     """
     refuse_failed(gguf)
     before = current(workspace, profile)
-    if before is not None and before.artifact_id == gguf.artifact_id:
+    if before is not None and points_to(workspace, profile, gguf):
         return before
     now = datetime.now(UTC)
     _write_journal(workspace, Journal(profile=profile, artifact_id=gguf.artifact_id, before=before, began_at=now))

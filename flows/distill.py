@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.transactions import transaction
 
 from core.config import parse_overrides
-from core.promote import conclude, refuse_failed
+from core.promote import conclude, points_to, refuse_failed
 from core.report.run_page import write_run_page
 from core.runs import read_run
 from flows.choices import DeviceName, PresetName, ProfileName, Quantisation, StageName, StudentName, TeacherName, chosen
@@ -71,6 +71,8 @@ def make_and_promote(job: Job) -> None:
     run = pi_benchmark(job, model)
     db_ingest(job, run)
     refuse_failed(adapter, model, run)  # the figures of a refused candidate are kept, it is never promoted
+    if points_to(job.workspace, job.profile.name, model):
+        return  # an earlier run verified it through the pointer, and this one its files
     with transaction():
         promote(job, model)
         verify(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import shlex
@@ -96,6 +97,7 @@ def through_prefect(
     from tasks.job import listening
 
     flow = getattr(import_module(f"flows.{name}"), name)
+    gc.freeze()  # what was imported stays, and the collections at the end of this process need not walk it
 
     shipped = choice.profile in profile_names()
     # the heartbeat's thread costs a second at the end, and nobody watches a run started by hand

@@ -188,6 +188,16 @@ def test_a_tampered_model_is_found_through_the_pointer(workspace: Workspace, fir
         verify_pointer(workspace, "demo", ignore)
 
 
+def test_a_model_that_is_current_need_not_be_promoted_again(
+    workspace: Workspace, first: GgufModel, second: GgufModel
+) -> None:
+    assert not promote.points_to(workspace, "demo", first)
+    promoted(workspace, first)
+    assert promote.points_to(workspace, "demo", first)
+    assert not promote.points_to(workspace, "demo", second)
+    assert not promote.points_to(workspace, "another", first)
+
+
 def test_a_pointer_edited_by_hand_is_refused_with_what_to_do(workspace: Workspace) -> None:
     workspace.pointer("demo").write_text('{"profile": "demo"}', encoding="utf-8")
     with pytest.raises(ManifestBroken, match=r"current/demo\.json"):
