@@ -16,7 +16,6 @@ from types import TracebackType
 from core.contract import Stage
 from core.errors import EdgekilnError, Interrupted, RemoteFailed, Terminated
 from core.events import CheckpointSaved, CheckpointSent, Evaluated, Event, Leaving, Note, OnEvent, TrainingDecided
-from core.files import sha256_of
 from core.remote.store import Store
 from core.remote.uploader import Uploader
 from core.train import checkpoints, retention, sealed, stored
@@ -96,7 +95,7 @@ class Carrier:
         """Whether nothing is lost when this machine's disk goes now."""
         made = checkpoints.all_in(self._made)
         with contextlib.suppress(FileNotFoundError):
-            return not made or _named(made[-1]) in self._sent
+            return not made or stored.name_of(made[-1]) in self._sent
         return False
 
     def _left_s(self, error: BaseException | None) -> float:
@@ -118,13 +117,13 @@ class Carrier:
         """Send the decision with the checkpoint it leads back to: another machine must not go on from those after it."""
         made = checkpoints.all_in(self._made)
         with contextlib.suppress(FileNotFoundError):
-            self._sent -= {_named(path) for path in made[-1:]}
+            self._sent -= {stored.name_of(path) for path in made[-1:]}
         self._send_newest()
 
     def _send(self, checkpoint: Path) -> str | None:
         """Promise a checkpoint in place of those that wait, but for the best one; return its name, None when it is gone."""
         try:
-            name = _named(checkpoint)
+            name = stored.name_of(checkpoint)
             if name in self._promised or name in self._sent:
                 return name
             self._link(checkpoint, self._uploads / name)
@@ -137,7 +136,7 @@ class Carrier:
         self._withdraw_those_that_wait()
         self._promised[name] = checkpoints.step_of(checkpoint)
         if beside is not None:  # before it, so that a checkpoint that is whole there has it
-            self._uploader.submit(beside, stored.beside(self._staged.name, name, _digest_of(beside)))
+            self._uploader.submit(beside, stored.beside(self._staged.name, name, stored.digest_of(beside)))
         self._uploader.submit(self._uploads / name, stored.checkpoint(self._staged.name, name))
         return name
 
@@ -211,12 +210,3 @@ class Carrier:
     def _tell(self, event: Event) -> None:
         with contextlib.suppress(EdgekilnError, OSError):  # a sink that fails must not end the uploads
             self._on_event(event)
-
-
-def _named(checkpoint: Path) -> str:
-    """Return the name of a checkpoint in the store: a training that went back makes another one of the same step."""
-    return f"{checkpoint.name}-{_digest_of(checkpoint)}"
-
-
-def _digest_of(folder: Path) -> str:
-    return sha256_of(folder / MANIFEST)[:12]

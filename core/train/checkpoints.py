@@ -24,7 +24,8 @@ from core.workspace import MANIFEST
 
 DECISIONS = "decisions.jsonl"  # a file of a checkpoint: all that was decided before it was taken
 _NAME = re.compile(r"step-(\d{8})")
-_MAX_MANIFEST_BYTES = 1 << 20
+MAX_MANIFEST_BYTES = 1 << 20
+Age = tuple[int, int]  # rollbacks, step: the one of more rollbacks is the newer, whatever their steps
 
 
 class Training(Contract):
@@ -54,7 +55,7 @@ class Position(Contract):
 class Taken(Contract):
     """When and where a checkpoint was taken; `rng` holds the digest of each random generator's state.
 
-    One of fewer `rollbacks` may have been abandoned since: of two, the one of more is the newer, whatever their steps.
+    One of fewer `rollbacks` may have been abandoned since.
     """
 
     step: int = Field(ge=0)
@@ -66,6 +67,11 @@ class Taken(Contract):
     device: str
     dtype: str
     rollbacks: int = Field(default=0, ge=0)
+
+    @property
+    def age(self) -> Age:
+        """What orders two checkpoints of a training."""
+        return self.rollbacks, self.step
 
 
 class Manifest(Contract):
@@ -115,6 +121,16 @@ def verify(folder: Path, training: Training | None = None) -> Manifest:
     return manifest
 
 
+def age_of(folder: Path) -> Age:
+    """Return what orders a checkpoint among others, by its manifest alone; ArtifactMissing or ManifestBroken."""
+    return _read(folder / MANIFEST).taken.age
+
+
+def age_by(manifest: bytes, where: str) -> Age:
+    """Return what orders a checkpoint that lies elsewhere, by its manifest's bytes; ManifestBroken."""
+    return _parsed(manifest, where).taken.age
+
+
 def newest_verified(checkpoints: Path, quarantine: Path, training: Training) -> tuple[Path | None, list[Broken]]:
     """Return the newest sound checkpoint of a training, and the broken ones that were moved out of its way."""
     return first_sound(reversed(all_in(checkpoints)), quarantine, training)
@@ -160,16 +176,21 @@ def _bytes_of(manifest: Manifest) -> bytes:
 def _read(path: Path) -> Manifest:
     try:
         with path.open("rb") as stream:
-            data = stream.read(_MAX_MANIFEST_BYTES)
-        manifest = Manifest.model_validate(json.loads(data)["manifest"])
+            data = stream.read(MAX_MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactMissing(f"{path} is missing: the checkpoint was never finished", remedy=sealed.REMEDY) from error
+    return _parsed(data, str(path))
+
+
+def _parsed(data: bytes, where: str) -> Manifest:
+    try:
+        manifest = Manifest.model_validate(json.loads(data)["manifest"])
     except ValidationError as error:
-        raise ManifestBroken(f"{path}: {error.errors()[0]['msg']}", remedy=sealed.REMEDY) from error
+        raise ManifestBroken(f"{where}: {error.errors()[0]['msg']}", remedy=sealed.REMEDY) from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ManifestBroken(f"{path} is no manifest: {error}", remedy=sealed.REMEDY) from error
+        raise ManifestBroken(f"{where} is no manifest: {error}", remedy=sealed.REMEDY) from error
     if data != _bytes_of(manifest):  # it has one form only, so any other byte is damage
-        raise ManifestBroken(f"{path} does not have the hash it states", remedy=sealed.REMEDY)
+        raise ManifestBroken(f"{where} does not have the hash it states", remedy=sealed.REMEDY)
     return manifest
 
 

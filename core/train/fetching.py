@@ -15,13 +15,15 @@ from core.remote.pull import pull, pull_newest
 from core.remote.store import Store
 from core.train import checkpoints, retention, stored
 from core.train.carrier import RECORDS
+from core.train.checkpoints import Age
 from core.train.stored import Stored
+from core.workspace import MANIFEST
 
 
 def fetch_newest(store: Store, staged: Path, quarantine: Path, on_event: OnEvent) -> None:
-    """Put the newest sound checkpoint beside those here, where it is of a later step, with all that belongs to it.
+    """Put the newest sound checkpoint beside those here, where it is newer than they are, with all that belongs to it.
 
-    A broken one is told, and the one before it is taken. RemoteFailed when none lies here and the store cannot be asked.
+    Of two the one of more rollbacks is the newer: the other may have been abandoned. A broken one is told, and the one before it is taken. RemoteFailed when none lies here and the store cannot be asked.
     """
     try:
         _Fetching(store, staged, quarantine, on_event).newest()
@@ -38,10 +40,10 @@ class _Fetching:
         self._made = staged / "checkpoints"
 
     def newest(self) -> None:
-        here = checkpoints.all_in(self._made)
+        here = max(map(_age_here, checkpoints.all_in(self._made)), default=None)
         offered = [one for one in stored.newest_first(self._store, self._staged.name) if one.finished_at is not None]
         for one in offered:
-            if here and one.folder <= here[-1].name:
+            if here is not None and self._age_there(one) <= here:
                 return
             if self._take(one):
                 self._records_of(one)
@@ -50,11 +52,30 @@ class _Fetching:
                 self._on_event(Note(stage=Stage.TRAIN, text=text))
                 return
 
+    def _age_there(self, one: Stored) -> Age:
+        name = f"{stored.checkpoint(self._staged.name, one.name)}/{MANIFEST}"
+        try:
+            manifest, _ = self._store.get(name, checkpoints.MAX_MANIFEST_BYTES)
+            return checkpoints.age_by(manifest, name)
+        except ArtifactError:  # told once it is taken
+            return 0, _step_of(one)
+
     def _take(self, one: Stored) -> bool:
-        """Fetch a checkpoint and say whether it is sound."""
+        """Fetch a checkpoint and say whether it is sound; another one of its step makes way."""
         target = self._made / one.folder
-        if target.exists():
+        if target.exists() and _is(target, one):
             return True
+        former = self._staged / "former" / one.folder
+        if target.exists():
+            former.parent.mkdir(parents=True, exist_ok=True)
+            target.rename(former)
+        sound = self._pull(one, target)
+        if former.exists() and not sound:
+            former.rename(target)
+        shutil.rmtree(former.parent, ignore_errors=True)
+        return sound
+
+    def _pull(self, one: Stored, target: Path) -> bool:
         try:
             name = stored.checkpoint(self._staged.name, one.name)
             pull(self._store, name, target, max_bytes=MAX_PULLED_BYTES, stage=Stage.TRAIN, on_event=self._on_event)
@@ -95,6 +116,20 @@ class _Fetching:
         for one in offered:
             if best is not None and _step_of(one) == best and self._take(one):
                 return
+
+
+def _age_here(checkpoint: Path) -> Age:
+    try:
+        return checkpoints.age_of(checkpoint)
+    except ArtifactError:  # set aside once the training goes on
+        return 0, checkpoints.step_of(checkpoint)
+
+
+def _is(checkpoint: Path, one: Stored) -> bool:
+    try:
+        return stored.name_of(checkpoint) == one.name
+    except FileNotFoundError:
+        return False
 
 
 def _step_of(one: Stored) -> int:

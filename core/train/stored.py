@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
+from core.files import sha256_of
 from core.remote.store import Store
 from core.train import retention
 from core.workspace import MANIFEST
@@ -31,6 +33,16 @@ class Stored:
 def checkpoint(training: str, name: str) -> str:
     """Return where a checkpoint lies."""
     return f"{_CHECKPOINTS}/{training}/{name}"
+
+
+def name_of(checkpoint: Path) -> str:
+    """Return the name of a checkpoint in the store: a training that went back makes another one of the same step."""
+    return f"{checkpoint.name}-{digest_of(checkpoint)}"
+
+
+def digest_of(folder: Path) -> str:
+    """Return what tells apart two folders of one name: the beginning of their manifest's hash."""
+    return sha256_of(folder / MANIFEST)[:12]
 
 
 def beside(training: str, name: str, digest: str = "") -> str:

@@ -40,10 +40,10 @@ class Training:
         self.made = self.staged / "checkpoints"
         (self.staged / "content").mkdir(parents=True)
 
-    def save(self, step: int, tell: Callable[[Event], None], seed: int = 0) -> None:
+    def save(self, step: int, tell: Callable[[Event], None], seed: int = 0, rollbacks: int = 0) -> None:
         written = sample.written(self.made / "writing" / f"step-{step}")
         (written / "optimizer.safetensors").write_bytes(bytes([seed]) * 200_000)
-        checkpoints.keep(written, self.made, sample.taken(step))
+        checkpoints.keep(written, self.made, sample.taken(step, rollbacks=rollbacks))
         tell(CheckpointSaved(step=step))
         retention.thin(self.made, self.made / "writing")
 
@@ -309,6 +309,39 @@ def test_a_machine_that_is_further_than_the_store_keeps_its_own(
     assert training.steps() == [10, 20]
     with Carrier(place.store(), training.staged, LIMITS, told.append):
         until(lambda: 20 in sent(told))  # what an earlier process could not send any more
+
+
+@pytest.mark.parametrize("step", [30, 20, 10])
+def test_what_went_back_elsewhere_is_newer_than_what_is_further_here(
+    place: Place, training: Training, told: list[Event], tmp_path: Path, step: int
+) -> None:
+    elsewhere = Training(tmp_path / "elsewhere")
+    with Carrier(place.store(), elsewhere.staged, LIMITS, told.append) as carrier:
+        elsewhere.save(step, carrier, seed=1, rollbacks=1)
+        until(lambda: sent(told))
+    for each in (10, 20):
+        training.save(each, lambda _event: None)
+    fetch_newest(place.store(), training.staged, tmp_path / "quarantine", told.append)
+    assert training.steps() == sorted({10, 20, step})
+    fetched_one = training.made / f"step-{step:08d}"
+    assert checkpoints.verify(fetched_one).taken.age == (1, step)
+    assert not (training.staged / "former").exists()
+    fetch_newest(place.store(), training.staged, tmp_path / "quarantine", lambda event: pytest.fail(str(event)))
+
+
+def test_one_of_the_same_step_stays_where_the_newer_one_is_broken(
+    place: Place, training: Training, told: list[Event], tmp_path: Path
+) -> None:
+    elsewhere = Training(tmp_path / "elsewhere")
+    with Carrier(place.store(), elsewhere.staged, LIMITS, told.append) as carrier:
+        elsewhere.save(20, carrier, seed=1, rollbacks=1)
+        until(lambda: sent(told))
+    (name,) = [name for name in place.names() if name.endswith("optimizer.safetensors")]
+    place.store().put_plain(name.removeprefix("kiln/"), b"other")
+    training.save(20, lambda _event: None)
+    fetch_newest(place.store(), training.staged, tmp_path / "quarantine", told.append)
+    assert checkpoints.verify(training.made / "step-00000020").taken.age == (0, 20)
+    assert [text for text in warned(told) if "passed over" in text]
 
 
 def test_a_store_that_cannot_be_asked_stops_only_a_machine_that_has_nothing(
