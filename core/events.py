@@ -125,7 +125,7 @@ class TrainStep(_Event):
 class MemoryLow(_Event):
     """Memory is about to run out where a training takes place, and what was done about it.
 
-    `shrink-asked`: what the training itself holds is too much; a step that does run out of memory is halved.
+    `shrink-asked`: what the training itself holds is too much; its supervisor goes on with smaller micro-batches.
     """
 
     kind: Literal["memory-low"] = "memory-low"

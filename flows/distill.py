@@ -13,6 +13,7 @@ from flows.choices import DeviceName, PresetName, ProfileName, Quantisation, Sta
 from flows.hooks import tell_of_crash
 from flows.opening import opened, run_name
 from tasks.bench import pi_benchmark
+from tasks.compare import compare_with_current
 from tasks.data import data_validate
 from tasks.env import env_check
 from tasks.export import gguf_export
@@ -73,6 +74,7 @@ def make_and_promote(job: Job) -> None:
     refuse_failed(adapter, model, run)  # the figures of a refused candidate are kept, it is never promoted
     if points_to(job.workspace, job.profile.name, model):
         return  # an earlier run verified it through the pointer, and this one its files
+    compare_with_current(job, model)
     with transaction():
         promote(job, model)
         verify(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -16,7 +17,11 @@ from tests.core.remote.place import keys, place, proxy, s3_server  # noqa: F401 
 
 
 def pytest_configure() -> None:
-    """Let children hear Ctrl-C even where the tests run in the background of a shell, which has it ignored and inherited."""
+    """Let children hear Ctrl-C even where the tests run in the background of a shell, which has it ignored and inherited.
+
+    And let OpenMP's threads wait asleep: those of a program beside another one spin for longer than they work.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

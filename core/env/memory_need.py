@@ -24,6 +24,7 @@ _HEAP = {"cpu": 1.5, "cuda": 1.05}
 # copies in fp32 and a mask live beside a tile (_backward_tile; measured 30.9 bytes with the tile's own 2), with it none
 _TILE_TOKENS, _TILE_WORDS = 4096, 32_768
 _TILE_COPIES_BYTES = {"cpu": 29, "cuda": 0}
+HELD_OUT_TOKENS = 2048  # the held-out loss is measured of so many at once, of one row at least
 _ADAM_BYTES = 12  # a gradient and two moments in fp32 for each adapter weight, beside its own 4
 
 # QLoRA (arXiv 2305.14314, section 3): an absmax for 64 weights in fp32, with double quantisation in 8 bits and an fp32 for
@@ -77,8 +78,8 @@ def training_need(job: Job, batch_size: int | None = None) -> Need:
     """Return the peak memory of core/train/worker.py with every row `max_length` long.
 
     One step holds the 4-bit blocks, the embeddings in the compute type, the adapter with its gradient and Adam's moments, what
-    autograd saves (`saved_bytes`) and a tile of logits; the held-out loss holds logits of the whole batch instead, in the
-    compute type and twice in fp32. DoRA's own intermediates are not counted. Measured: TOLERANCE.
+    autograd saves (`saved_bytes`) and a tile of logits; the held-out loss holds logits of HELD_OUT_TOKENS tokens
+    instead, in the compute type and twice in fp32. DoRA's own intermediates are not counted. Measured: TOLERANCE.
     """
     shape, rows = job.shape, batch_size or job.config.per_device_train_batch_size
     tokens = rows * job.config.max_length
@@ -93,7 +94,9 @@ def training_need(job: Job, batch_size: int | None = None) -> Need:
         loading_bytes=checkpoint if on_cpu else 2 * _widest(shape) * job.compute_bytes,
         activations_bytes=int(_HEAP[job.device] * _activations_bytes(job, tokens)),
         loss_bytes=_loss_bytes(job, tokens),
-        held_out_bytes=tokens * shape.vocab_size * (job.compute_bytes + 8),
+        held_out_bytes=min(tokens, max(job.config.max_length, HELD_OUT_TOKENS))
+        * shape.vocab_size
+        * (job.compute_bytes + 8),
         host_bytes=0 if on_cpu else _RUNTIME_BYTES + 2 * _widest(shape) * job.compute_bytes,
     )
 

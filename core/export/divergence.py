@@ -47,7 +47,7 @@ class Runner:
         folder = self.scratch / gguf.stem
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / "printed.txt"
-        # f32 cache and no flash attention, as in gguf_loss/worker.py: what is seen is what the weights lost
+        # f32 cache and no flash attention, as in gguf_loss/runner.py: what is seen is what the weights lost
         argv = [
             str(self.toolchain.program("llama-perplexity")),
             *("--model", str(gguf), "--kl-divergence-base", str(self.logits)),

@@ -24,6 +24,7 @@ from core.export.divergence import Baseline, Runner, baseline
 from core.export.gate import REQUIRED_METRIC, Gate, Judged, failing, figures, required_increase, worth_redoing
 from core.export.imatrix import importance_matrix
 from core.export.merge import MergeRequest, MergeResult, merge, reference_texts
+from core.export.tasks import Tasks, chosen
 from core.lineage import parent
 from core.nouns import Adapter, GgufModel, LabeledDataset
 from core.report.model_card import modelfile_name, write_model_card
@@ -32,7 +33,7 @@ from core.toolchain import Toolchain
 from core.train import student
 from core.workspace import Workspace
 
-EXPORT_VERSION = 2
+EXPORT_VERSION = 3
 _PACKAGES = ("torch", "transformers", "peft", "gguf")
 
 
@@ -122,14 +123,17 @@ class _Export:
         f32 = scratch / "model-F32.gguf"
         convert(scratch / "merged", f32, self.card.name, self.toolchain, self.on_event, timeout_s=self.config.timeout_s)
         shutil.rmtree(scratch / "merged")  # from here on the F32 file stands for it
-        gate = Gate(reference, rows, self.config, self.toolchain, self.on_event, self._baseline(f32, reference, contents))
+        tasks = self._tasks()
+        compared = self._baseline(f32, reference, contents)
+        gate = Gate(reference, rows, self.config, self.toolchain, self.on_event, compared, tasks)
         gate = gate.proven(f32, scratch / "trial-conversion")
         recipe = Recipe(self._imatrix(f32) if self.config.imatrix else None, self.config.tensor_types)
         judged = [
             self._one(kind, content, f32, gate, recipe) for kind in sorted(self._types(), key=lambda kind: kind == "F32")
         ]
         judged.sort(key=lambda file: self._types().index(file.type))
-        facts = _facts(judged, reference, self.adapter, self.config)
+        around = tasks.around(student.folder(self.card, self.on_event), self.card.name, scratch / "base")
+        facts = _facts(judged, reference, around, self.adapter, self.config)
         if facts.own["quantisations"]:
             write_model_card(content, self._card(facts, reference))
         return facts
@@ -150,6 +154,11 @@ class _Export:
         texts = [one for one in reference.texts if one.text in contents]
         runner = Runner(self.toolchain, f32.parent / "divergence", self.on_event, self.config.timeout_s)
         return baseline(f32, texts, self.config.divergence_tokens, runner)
+
+    def _tasks(self) -> Tasks:
+        labeled = parent(self.workspace, self.adapter, LabeledDataset)
+        rows = read_labeled(self.workspace.folder(Stage.LABEL, labeled.artifact_id) / "held_out.jsonl")
+        return Tasks(chosen(rows, self.config.task_prompts), self.config, self.toolchain, self.on_event)
 
     def _imatrix(self, f32: Path) -> Path:
         labeled = parent(self.workspace, self.adapter, LabeledDataset)
@@ -194,8 +203,11 @@ class _Export:
         return judged
 
 
-def _facts(judged: list[Judged], reference: MergeResult, adapter: Adapter, config: ExportConfig) -> Facts:
-    metrics: Mapping[str, float] = {"reference_held_out_loss": reference.held_out_loss, **figures(judged, reference)}
+def _facts(
+    judged: list[Judged], reference: MergeResult, around: Mapping[str, float], adapter: Adapter, config: ExportConfig
+) -> Facts:
+    own = {"reference_held_out_loss": reference.held_out_loss}
+    metrics: Mapping[str, float] = {**own, **figures(judged, reference), **around}
     kept = [file.accepted() for file in judged if not file.reasons]
     return Facts(
         own={

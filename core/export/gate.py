@@ -15,6 +15,8 @@ from core.export.divergence import Baseline
 from core.export.gguf_loss.loss import Trial, TrialRequest, run_trial
 from core.export.inspect import GgufFacts, differences, read_gguf, structure_problems
 from core.export.merge import MergeResult
+from core.export.tasks import Tasks
+from core.export.tasks import metrics as metrics_of
 from core.nouns import Divergence, GgufModel, Quantisation, RejectedQuantisation, UnprovenQuantisation
 from core.toolchain import Toolchain
 
@@ -38,6 +40,7 @@ class Judged(Contract):
     structure: GgufFacts | None
     trial: Trial | None
     divergence: Divergence | None
+    tasks: dict[str, float] = {}
     reasons: tuple[str, ...]
 
     def accepted(self) -> Quantisation:
@@ -71,6 +74,7 @@ class Gate:
     toolchain: Toolchain
     on_event: OnEvent
     baseline: Baseline | None = None
+    tasks: Tasks | None = None
     conversion: tuple[str, ...] = ()
     source: GgufFacts | None = None
 
@@ -98,6 +102,7 @@ class Gate:
     def examine(self, path: Path, kind: str, scratch: Path) -> Judged:
         """Read, run and judge one file; a broken one is a judgement too, never an error."""
         structure, trial, divergence = None, None, None
+        tasks: dict[str, float] = {}
         reasons = list(self.conversion)
         try:
             structure = read_gguf(path, kind, self.config.tensor_types.asked())
@@ -106,7 +111,8 @@ class Gate:
             if not self.conversion:
                 trial = self._try(path, scratch)
                 divergence = self.baseline.compare(path) if self.baseline else None
-                measured = _measured(kind, trial, self.reference, divergence)
+                tasks = self.tasks.shares_of(path, scratch / "tasks") if self.tasks else {}
+                measured = _measured(kind, trial, self.reference, divergence) | metrics_of(kind, tasks)
                 verdict = judge(_limits(kind, self.config, measured), measured)
                 reasons += [_reason(failure, trial) for failure in verdict.failures]
         except GateRefused as error:
@@ -121,6 +127,7 @@ class Gate:
             structure=structure,
             trial=trial,
             divergence=divergence,
+            tasks=tasks,
             reasons=tuple(reasons),
         )
 
@@ -145,6 +152,7 @@ def figures(judged: Iterable[Judged], reference: MergeResult) -> dict[str, float
             metrics[f"bits_per_weight.{file.type}"] = file.structure.bits_per_weight
         if file.trial:
             metrics |= _measured(file.type, file.trial, reference, file.divergence)
+        metrics |= metrics_of(file.type, file.tasks)
     return metrics
 
 
@@ -209,11 +217,12 @@ def _limits(kind: str, config: ExportConfig, measured: Mapping[str, float]) -> S
 
 
 def _adjustable(kind: str, config: ExportConfig, measured: Mapping[str, float]) -> Sequence[Limit]:
-    """Return the limits a profile sets; that on the divergence where there was enough text to measure it."""
+    """Return the limits a profile sets; those on the divergence and on tasks where there was something to measure them on."""
     limits = [Limit(metric=_loss_metric(kind), op="<=", value=config.max_loss_increase)]
     if _divergence_metric(kind) in measured:
         limits.append(Limit(metric=_divergence_metric(kind), op="<=", value=config.max_divergence.of(kind)))
-    return limits
+    wanted = ((f"{task}.{kind}", least) for task, least in config.min_task.asked().items())
+    return limits + [Limit(metric=name, op=">=", value=least) for name, least in wanted if name in measured]
 
 
 def _told(failure: LimitFailure) -> str:

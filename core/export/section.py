@@ -32,6 +32,22 @@ class DivergenceLimits(Section):
         return float(getattr(self, kind))
 
 
+class TaskLimits(Section):
+    """The least share of right answers a file must give on the held-out prompts that ask for one; none sets no limit."""
+
+    exact_match: float | None = Field(
+        default=None, ge=0, le=1, description="JSON, tool calls and short answers as hoped for"
+    )
+    json_valid: float | None = Field(default=None, ge=0, le=1)
+    schema_valid: float | None = Field(default=None, ge=0, le=1)
+    tool_name: float | None = Field(default=None, ge=0, le=1)
+    tool_arguments: float | None = Field(default=None, ge=0, le=1)
+
+    def asked(self) -> dict[str, float]:
+        """Return the limits that are set, by task."""
+        return {name: value for name, value in self if value is not None}
+
+
 class TensorTypes(Section):
     """Types of parts of the model that differ from the file's own; none leaves them to llama-quantize."""
 
@@ -72,6 +88,23 @@ class ExportConfig(Section):
         default=4096, ge=256, le=1 << 20, description="Tokens of held-out text the divergence is measured on, at most"
     )
     max_divergence: Annotated[DivergenceLimits, Operational] = DivergenceLimits()
+    task_prompts: int = Field(
+        default=32,
+        ge=0,
+        le=100_000,
+        description="Held-out prompts with a right answer (JSON, tools, short ones) that every file answers, at most; 0: none",
+    )
+    task_tokens: int = Field(default=256, ge=1, le=8192, description="Tokens of such an answer, at most")
+    min_task: Annotated[TaskLimits, Operational] = TaskLimits()
+    compare_prompts: Annotated[int, Operational] = Field(
+        default=64,
+        ge=0,
+        le=100_000,
+        description="Held-out prompts a new model is compared with the current one on before it is promoted, at most; 0: none",
+    )
+    compare_tokens: Annotated[int, Operational] = Field(
+        default=256, ge=1, le=8192, description="Tokens of an answer in that comparison, at most"
+    )
     card: Annotated[CardTexts, Operational] = CardTexts()
     timeout_s: Annotated[float, Operational] = Field(default=7200.0, gt=0)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core.compare.scoring import TASKS
+from core.export.tasks import BASE, TEACHER
 from core.nouns import GgufModel, UnprovenQuantisation
 from core.report.charts import Chart, Record, scatter
 from core.report.page import Page, Section
@@ -13,6 +15,10 @@ MEANING = (
     "Held-out loss: nats per token of the held-out answers, lower is better. KL divergence: how far the next-token "
     "probabilities are from those of the unquantised (F32) file, in nats a token over the held-out texts, 0 is none. "
     "Same best token: how often both files expect the same token. Bits per weight are counted in the file."
+)
+TASK_MEANING = (
+    "Exact match: JSON of the same value, the same tool calls, or a short answer word for word. The base is the student before "
+    "it was trained, as a Q8_0 file; the teacher's answers are those that were hoped for."
 )
 _MIB = 1 << 20
 _COLUMNS = (
@@ -46,11 +52,30 @@ def _beats(one: UnprovenQuantisation, other: UnprovenQuantisation) -> bool:
 def quantisations_table(gguf: GgufModel) -> Table:
     """Return a row a file, the rejected ones with their reasons."""
     best = unbeaten(gguf.quantisations)
-    rows = [(*figures(file), "yes" if file.type in best else "no", "kept", file.path) for file in gguf.quantisations]
+    rows: list[tuple[Cell, ...]] = [
+        (*figures(file), "yes" if file.type in best else "no", "kept", file.path) for file in gguf.quantisations
+    ]
     rows += [(*figures(one.quantisation), None, "rejected: " + "; ".join(one.reasons), None) for one in gguf.rejected]
     merged = f"before quantisation the held-out loss is {gguf.reference_held_out_loss:.4f}"
     title = f"{gguf.student.name}, export {gguf.artifact_id}"
     return Table(title=title, columns=_COLUMNS, rows=tuple(rows), notes=(merged, *_unmeasured(gguf), MEANING))
+
+
+def tasks_table(gguf: GgufModel) -> Table | None:
+    """Return the share of right answers of every file, of the base and of the teacher; None where no prompt has one."""
+    found = {name for metric in gguf.metrics if (name := metric.partition(".")[0]) in TASKS}
+    if not found:
+        return None
+    names = [name for name in TASKS if name in found]
+    columns = [Column(key=name, title=name.replace("_", " "), unit="%", digits=1, align="right") for name in names]
+    whose = [*(file.type for file in gguf.quantisations), *(one.quantisation.type for one in gguf.rejected), BASE, TEACHER]
+    rows = tuple((who, *(_percent(gguf.metrics.get(f"{name}.{who}")) for name in names)) for who in whose)
+    title = "Right answers on the held-out prompts that have one"
+    return Table(title=title, columns=(Column(key="who", title="answered by"), *columns), rows=rows, notes=(TASK_MEANING,))
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def figures_columns() -> tuple[Column, ...]:
@@ -81,7 +106,9 @@ def _unmeasured(gguf: GgufModel) -> tuple[str, ...]:
 def quantisations_page(gguf: GgufModel) -> Page:
     """Return the table with its plots as a page."""
     best = sorted(unbeaten(gguf.quantisations), key=[file.type for file in gguf.quantisations].index)
-    section = Section(heading="Files", tables=(quantisations_table(gguf),), charts=tuple(_charts(gguf)))
+    tasks = tasks_table(gguf)
+    tables = (quantisations_table(gguf), *((tasks,) if tasks else ()))
+    section = Section(heading="Files", tables=tables, charts=tuple(_charts(gguf)))
     lead = f"No other file beats {', '.join(best)} in size, loss and divergence at once." if best else "No file was kept."
     return Page(title=gguf.student.name, lead=lead, facts=(("export", gguf.artifact_id),), sections=(section,))
 

@@ -1,6 +1,6 @@
 """Memory watched while a training runs: before it runs out, caches are freed, the training pauses, or asks to be made smaller.
 
-It makes nothing smaller: `shrink-asked` only tells; a step that does run out of memory is halved by supervisor.py.
+Making it smaller is the supervisor's: it hears MemoryLow with `shrink-asked`.
 """
 
 from __future__ import annotations

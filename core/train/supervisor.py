@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 from core import attended_worker
 from core.attended_worker import Launch, Worker
 from core.errors import EdgekilnError, GpuFault, OutOfMemory, ProcessFailed, TrainingDiverged
-from core.events import Event, OnEvent, TrainStep
+from core.events import Event, Leaving, MemoryLow, OnEvent, TrainStep
 from core.files import read_json_lines
+from core.sinks import describe
 from core.train import checkpoints, faults, halted, ladder, retention
 from core.train.alarm import Alarm
 from core.train.attribution import Cause, cause_of, usual_loss
@@ -30,6 +32,10 @@ _AGAIN = "Read its worker.log, mend what it names, then run the same command aga
 
 class WorkerLost(Exception):
     """The worker was killed or hung."""
+
+
+class MemoryShort(Exception):
+    """The worker's memory runs low, and smaller micro-batches are to be had."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Supervisor:
         self._lock = hands.workers / "supervisor"
         self._deadline_s = time.monotonic() + self._config.timeout_s
         self._step = 0
+        self._low: MemoryLow | None = None  # what the worker that runs has told last of its memory
 
     def run(self) -> TrainResult:
         """Train to the end; TrainingDiverged, OutOfMemory, GpuFault or ProcessFailed say why that could not be done."""
@@ -67,7 +74,7 @@ class Supervisor:
                     return self._attend(worker)
                 except Halt as halt:
                     start = self._after_halt(halt.halted)
-                except OutOfMemory as error:
+                except (OutOfMemory, MemoryShort) as error:
                     start = self._after_shrinking(error)
                 except WorkerLost as error:
                     start = self._after_restart(error)
@@ -90,6 +97,7 @@ class Supervisor:
                 "rollbacks": standing.rollbacks,
             }
         )
+        self._low = None
         folder = self._hands.workers / f"{len(self._folders()) + 1:04d}"
         outlives = self._config.supervision.orphan_s > 0
         return attended_worker.begin(folder, request, self._hands.launch, outlives=outlives)
@@ -136,7 +144,11 @@ class Supervisor:
         raise ProcessFailed(worker.how_it_ended(), remedy=_AGAIN)
 
     def _hear(self, event: Event, stuck: StuckDetector) -> None:
+        if isinstance(event, Leaving) and self._is_short():
+            return  # it ends to be made smaller; nothing is left
         self._hands.on_event(event)
+        if isinstance(event, MemoryLow):
+            self._low = event
         if not isinstance(event, TrainStep):
             stuck.alive(time.monotonic())
             return
@@ -153,6 +165,8 @@ class Supervisor:
                 f"the training ran > {self._config.timeout_s:g} s (train.timeout_s) and was stopped",
                 remedy="Raise train.timeout_s if the machine is slow, then run the same command again; it goes on.",
             )
+        if self._low is not None and self._is_short():
+            raise MemoryShort(describe(self._low))
         if (alarm := stuck.check(now_s)) is not None:
             worker.end(0)  # it hears nothing
             raise WorkerLost(alarm.text)
@@ -202,7 +216,15 @@ class Supervisor:
         path = Path(self._request.steps)
         return list(read_json_lines(path)) if path.exists() else []
 
+    def _is_short(self) -> bool:
+        asked = self._low is not None and self._low.action == "shrink-asked"
+        return asked and self._decisions.standing.course.smaller(self._config) is not None
+
     def _after_restart(self, error: WorkerLost) -> Path | None:
+        if self._low is not None and self._low.step >= self._step - 1:
+            # the kernel kills without a word who takes the last memory
+            with suppress(MemoryShort):
+                return self._after_shrinking(MemoryShort(f"{error}; before that {describe(self._low)}"))
         start = self._newest()
         step = checkpoints.step_of(start) if start else 0
         count, limit = self._decisions.standing.restarts_in_a_row(step), self._config.supervision.max_restarts
@@ -214,13 +236,15 @@ class Supervisor:
         self._decisions.add("restarted", self._step, to_step=step, reason=str(error))
         return start
 
-    def _after_shrinking(self, error: OutOfMemory) -> Path | None:
+    def _after_shrinking(self, error: OutOfMemory | MemoryShort) -> Path | None:
+        """Return where smaller micro-batches go on from; raise the error again where there are none."""
         smaller = self._decisions.standing.course.smaller(self._config)
         if smaller is None:
             raise error
         start = self._newest()
         step = checkpoints.step_of(start) if start else 0
-        self._decisions.add("shrunk", self._step, to_step=step, micro_batch=smaller, reason=error.problem)
+        reason = error.problem if isinstance(error, OutOfMemory) else str(error)
+        self._decisions.add("shrunk", self._step, to_step=step, micro_batch=smaller, reason=reason)
         return start
 
     # --- the end of what can be done

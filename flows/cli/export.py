@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.session import Choice, Common, answer_table, named_path, shelf, write_named
+from flows.cli.session import Choice, Common, answer, drawn, named_path, shelf, write_named
 from flows.cli.stages import run_stage
 
 if TYPE_CHECKING:
@@ -43,12 +43,15 @@ def table(
         Also write them, with plots, as a page that needs no network
     """
     from core.report.page import page_html
-    from core.report.quantisations import quantisations_page, quantisations_table
+    from core.report.quantisations import quantisations_page, quantisations_table, tasks_table
+    from core.report.render import as_document
 
     found = _found(shelf(common), artifact)
     if html is not None:
         write_named(html, page_html(quantisations_page(found)))
-    answer_table(common, quantisations_table(found))
+    files, tasks = quantisations_table(found), tasks_table(found)
+    document = {**as_document(files), **({"tasks": as_document(tasks)} if tasks else {})}
+    answer(common, document, "\n".join(drawn(one) for one in (files, tasks) if one).rstrip("\n"))
 
 
 def _found(workspace: Workspace, artifact: str | None) -> GgufModel:

@@ -49,6 +49,7 @@ _COMMANDS = {
         "runs": ("look:list_runs", "List the runs, newest first"),
         "show": ("look:show", "Show an artifact or a run"),
         "trace": ("look:trace", "Show from what a result, an artifact or a model was made"),
+        "compare": ("compare:compare", "Hold models against each other on the same prompts"),
         "models": ("look:models", "List the teachers and students that are known"),
     },
     "Stages": {

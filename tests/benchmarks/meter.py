@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,10 +60,17 @@ def measure(
         seconds = time.perf_counter() - began
     status = child.poll()
     if status is None:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        _kill_tree(child)
     texts = [(folder / name).read_text(encoding="utf-8", errors="replace") for name in ("stdout", "stderr")]
     return Measured(status, seconds, max(peaks, default=None), *texts)
+
+
+def _kill_tree(child: subprocess.Popen[bytes]) -> None:
+    """Kill what was started from it too: a train worker outlives its supervisor and would slow what is measured next."""
+    for process in [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    child.wait()
 
 
 def _tree_gb(pid: int) -> float:

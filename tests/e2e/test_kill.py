@@ -38,7 +38,17 @@ def untrained(finished: Finished, folder: Path) -> WholeJob:
     return job
 
 
-def test_a_run_killed_in_training_and_in_promoting_ends_as_if_nothing_had_been(finished: Finished, tmp_path: Path) -> None:
+def test_a_run_killed_while_it_ingests_and_while_it_promotes_ends_as_if_nothing_had_been(
+    finished: Finished, tmp_path: Path
+) -> None:
+    job = finished.copy(tmp_path / "workspace")
+    shutil.rmtree(job.root / "artifacts" / "ingest")
+    (job.root / "current" / "small.json").unlink()
+    killed_and_finished(job, finished, ["ingest", "promote"])
+
+
+@pytest.mark.full
+def test_a_run_killed_in_training_ends_with_the_same_adapter(finished: Finished, tmp_path: Path) -> None:
     job = untrained(finished, tmp_path)
     killed_and_finished(job, finished, ["train", "promote"])
     assert {"label", "export"} <= set(job.finish()["run"]["reused"])
@@ -53,7 +63,9 @@ def test_a_run_killed_in_every_stage_that_takes_time_ends_as_if_nothing_had_been
 
 
 def test_ctrl_c_in_a_terminal_ends_the_run_soon(finished: Finished, tmp_path: Path) -> None:
-    job = WholeJob(finished.job.profile, tmp_path / "workspace", finished.job.environment)
+    job = finished.copy(tmp_path / "workspace")
+    for made in ("artifacts/label", "ledger"):
+        shutil.rmtree(job.root / made)
     assert job.kill_at(KILLS["label"], signal.SIGINT) == 130
     assert not [process for process in psutil.process_iter(["environ"]) if _belongs_to(process, job)]
 

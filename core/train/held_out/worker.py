@@ -12,6 +12,7 @@ from core.contract import Stage
 from core.data.record import TokenisedRow
 from core.errors import TrainingDiverged
 from core.events import OnEvent, Progress
+from core.train.held_out.batching import batches
 from core.train.stop import Stop
 
 IGNORED = -100  # the label the loss passes over
@@ -46,14 +47,13 @@ class Evaluation:
         """Return the loss of the model as it stands; TrainingDiverged when it is no number."""
         model.eval()
         total, tokens = 0.0, 0
-        ordered = sorted(self.rows, key=lambda row: len(row.input_ids))  # like lengths together: less padding
-        for start in range(0, len(ordered), self.batch_size):
+        done, task = 0, f"held-out loss, {which}"
+        for batch in batches(self.rows, self.batch_size):
             self.stop.obey()
-            batch = ordered[start : start + self.batch_size]
             batch_total, batch_tokens = _batch_loss(model, batch, self.pad)
             total, tokens = total + batch_total, tokens + batch_tokens
-            done, task = start + len(batch), f"held-out loss, {which}"
-            self.on_event(Progress(stage=Stage.TRAIN, task=task, done=done, total=len(ordered), unit="rows"))
+            done += len(batch)
+            self.on_event(Progress(stage=Stage.TRAIN, task=task, done=done, total=len(self.rows), unit="rows"))
         model.train()
         if not math.isfinite(total):
             raise TrainingDiverged(
@@ -70,7 +70,10 @@ def _batch_loss(model: Any, batch: list[TokenisedRow], pad: int) -> tuple[float,
 
 
 def summed_loss(model: Any, batch: list[TokenisedRow], pad: int) -> tuple[torch.Tensor, int]:
-    """Return the summed cross-entropy of a batch of rows in nats, and over how many tokens."""
+    """Return the summed cross-entropy of a batch of rows in nats, and over how many tokens.
+
+    Logits are made only at positions whose next token is scored in some row: shape (rows, positions, words).
+    """
     width = max(len(row.input_ids) for row in batch)
     ids = torch.full((len(batch), width), pad)
     labels = torch.full((len(batch), width), IGNORED)
@@ -80,9 +83,16 @@ def summed_loss(model: Any, batch: list[TokenisedRow], pad: int) -> tuple[torch.
         ids[index, :length] = torch.tensor(row.input_ids)
         labels[index, :length] = torch.tensor(labels_of(row))
         attention[index, :length] = 1
-    logits = model(input_ids=ids.to(model.device), attention_mask=attention.to(model.device), use_cache=False).logits
-    targets = labels[:, 1:].to(model.device)
+    targets = labels[:, 1:]
+    scored = (targets != IGNORED).any(dim=0).nonzero().flatten()
+    logits = model(
+        input_ids=ids.to(model.device),
+        attention_mask=attention.to(model.device),
+        use_cache=False,
+        logits_to_keep=scored.to(model.device),
+    ).logits
+    wanted = targets[:, scored].to(model.device)
     loss = torch.nn.functional.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        logits.float().flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    return loss, int((targets != IGNORED).sum())
+    return loss, int((wanted != IGNORED).sum())

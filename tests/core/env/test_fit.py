@@ -77,7 +77,8 @@ def test_where_not_even_one_row_fits_the_remedy_is_a_shorter_row_or_a_smaller_st
 
 
 def test_ram_that_a_smaller_batch_would_fit_is_a_warning_as_rows_may_be_shorter():
-    (finding,) = fit_findings(SMOLLM, config.load("demo").train, room("cpu", 8))
+    train = config.load("demo").train.model_copy(update={"per_device_train_batch_size": 8})
+    (finding,) = fit_findings(SMOLLM, train, room("cpu", 8))
     assert finding.severity is Severity.WARNING
     assert "train.per_device_train_batch_size=" in " ".join(finding.remedy_argv)
 

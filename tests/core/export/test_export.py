@@ -346,6 +346,7 @@ def test_a_token_beyond_the_vocabulary_is_rejected(gate: Gate, files: Path, tmp_
     assert judged.reasons == ("pupil-Q8_0.gguf: token id 49152 >= its vocabulary of 49152",)
 
 
+@pytest.mark.full
 def test_a_tokenizer_saved_wrongly_converts_but_is_refused_and_nothing_is_left(
     tiny_smollm_student: Path, tmp_path: Path
 ) -> None:

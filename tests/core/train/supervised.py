@@ -23,6 +23,7 @@ from core.errors import EdgekilnError
 from core.events import tee
 from core.train import checkpoints, worker
 from core.train.decision import Decisions
+from core.train.headroom import Room
 from core.train.kept import Kept
 from core.train.request import TrainRequest
 from core.train.supervisor import Hands, Supervisor
@@ -116,6 +117,9 @@ class Fault:
             return micro_batch(trainer, model, inputs, *rest, **named)
 
         worker.ExactTrainer.train, worker.ExactTrainer.training_step = remember, step
+        self._rooms = list[Room]()
+        if "roomy" in asked:
+            worker.Gauges.rooms = lambda _gauges: self._rooms
 
     def _in_step(self, number: int, inputs: Any) -> None:
         if number <= self._asked.get("after", 10**9):
@@ -123,6 +127,8 @@ class Fault:
         match self._asked:
             case {"fits": rows} if len(inputs["input_ids"]) > rows:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            case {"roomy": rows}:
+                self._rooms = [Room("host", (1 << 40) if len(inputs["input_ids"]) <= rows else 1, 1 << 40, 1 << 30)]
             case {"gpu": said}:
                 raise torch.AcceleratorError(said)
             case {"rate": factor, **others} if not (others.get("until_lowered") and self._is_lowered()):
@@ -133,6 +139,8 @@ class Fault:
                 weight.register_hook(lambda gradient: gradient * float("nan"))
 
     def on_event(self, event: Any) -> None:
+        if event.kind == "memory-low" and self._asked.get("dies_of_it"):
+            os.kill(os.getpid(), signal.SIGKILL)
         if event.kind != "train-step" or event.step < self._asked.get("after", 10**9):
             return
         match self._asked:

@@ -129,6 +129,8 @@ def test_killed_with_everything_it_started_it_goes_on_bit_for_bit(undisturbed, t
         assert len(processes) == 3  # accelerate and the two
         child.kill()
         child.wait()
+        for process in processes:  # they outlive their supervisor for a while
+            process.kill()
         _, alive = psutil.wait_procs(processes, timeout=30)
         assert not alive
     adapter = case.finish()

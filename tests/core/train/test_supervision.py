@@ -110,6 +110,9 @@ LONG_RUNS: list[tuple[str, dict[str, Any]]] = [
     ("killed", supervised(faults={"0001": {"after": 21, "signal": signal.SIGKILL}})),
     ("hung", supervised(IMPATIENT, faults={"0001": {"after": 21, "hangs": True}})),
     ("memory", supervised(WIDE, faults={"each": {"after": 0, "fits": 1}})),
+    ("cramped", supervised(WIDE, faults={"each": {"after": 0, "roomy": 1}})),
+    ("cramped-and-killed", supervised(WIDE, faults={"0001": {"after": 0, "roomy": 1, "dies_of_it": True}})),
+    ("cramped-for-good", supervised(WIDE, faults={"each": {"after": 0, "roomy": 0}})),
     ("gpu", supervised(faults={"each": {"after": 20, "gpu": "CUDA error: uncorrectable ECC error encountered"}})),
     ("rate", supervised({"supervision": {"max_rollbacks": 1}}, faults={"each": {"after": 18, "rate": 100.0}})),
     ("lowered", supervised(faults={"each": {"after": 18, "rate": 100.0, "until_lowered": True}})),
@@ -168,6 +171,33 @@ def test_when_memory_runs_out_smaller_batches_make_the_same_steps(trained_long):
     (decision,) = decisions(trained_long, "memory")
     assert (decision["decision"], decision["micro_batch"], decision["to_step"]) == ("shrunk", 1, 0)
     assert trained_long.outcome("memory") == trained_long.outcome("whole")
+
+
+@pytest.mark.full
+def test_when_memory_runs_low_the_worker_ends_in_time_and_smaller_batches_go_on(trained_long):
+    (decision,) = decisions(trained_long, "cramped")
+    assert (decision["decision"], decision["micro_batch"]) == ("shrunk", 1)
+    assert decision["to_step"] >= 1
+    assert "MiB of memory left (host)" in decision["reason"]
+    assert len(steps(trained_long, "cramped")) == STEPS
+    assert loss_of(trained_long, "cramped") == pytest.approx(loss_of(trained_long, "whole"), rel=1e-2)
+    heard = [event["kind"] for event in trained_long.ended["cramped"][-1]["heard"]]
+    assert "memory-low" in heard
+    assert "leaving" not in heard
+
+
+@pytest.mark.full
+def test_a_worker_killed_while_memory_was_low_starts_again_with_smaller_batches(trained_long):
+    (decision,) = decisions(trained_long, "cramped-and-killed")
+    assert (decision["decision"], decision["micro_batch"], decision["to_step"]) == ("shrunk", 1, 0)
+    assert "signal SIGKILL; before that step 1: 0 MiB < " in decision["reason"]
+    assert trained_long.outcome("cramped-and-killed") == trained_long.outcome("whole")
+
+
+@pytest.mark.full
+def test_memory_that_stays_low_with_single_rows_is_told_and_the_training_goes_on(trained_long):
+    assert kinds(trained_long, "cramped-for-good") == ["shrunk"]
+    assert loss_of(trained_long, "cramped-for-good") == pytest.approx(loss_of(trained_long, "whole"), rel=1e-2)
 
 
 @pytest.mark.full

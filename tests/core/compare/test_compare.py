@@ -1,0 +1,190 @@
+"""Real GGUF files held against each other on real prompts, and what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.compare import answers, entrants
+from core.compare.comparison import LOSS, Comparison, Entrant, Setting, compare
+from core.compare.questions import Question, of_file
+from core.errors import BrokenRecord, EdgekilnError, GateRefused, SourceEmpty, SourceMissing, UsageError
+from core.events import Event, Progress, ignore
+from core.report.comparison import comparison_page, differences_table, models_table
+from core.report.page import page_html
+from core.report.render import render
+from core.workspace import Workspace
+
+FACTS = {
+    "What is the capital of France?": "Paris",
+    "What colour is the sky on a clear day?": "Blue",
+    "How many days are in a week?": "Seven",
+    "What is the opposite of hot?": "Cold",
+    "Which planet do we live on?": "Earth",
+    "What do bees make?": "Honey",
+    "What is frozen water called?": "Ice",
+    "What is the largest ocean on Earth?": "The Pacific Ocean is the largest and deepest of the world's oceans.",
+    "Why do leaves fall in autumn?": "Trees drop their leaves in autumn to save water and energy during the winter.",
+    "What is bread made of?": "Bread is made of flour, water, salt and usually yeast, which makes it rise.",
+}
+
+
+def rows_file(folder: Path, facts: dict[str, str] = FACTS) -> Path:
+    path = folder / "rows.jsonl"
+    turns = ([{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in facts.items())
+    path.write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Question, ...]:
+    return of_file(rows_file(tmp_path_factory.mktemp("rows")), 99)
+
+
+@pytest.fixture(scope="module")
+def coarse(toolchain: Any, default_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("coarse") / "coarse-Q2_K.gguf"
+    program = str(toolchain.program("llama-quantize"))
+    pure = ["--pure", "--token-embedding-type", "q4_0"]
+    argv = [program, "--allow-requantize", *pure, str(default_gguf), str(made), "Q2_K"]
+    subprocess.run(argv, check=True, capture_output=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def setting(toolchain: Any, tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    return Setting(folder=tmp_path_factory.mktemp("comparisons"), toolchain=toolchain, max_tokens=12, timeout_s=300)
+
+
+@pytest.fixture(scope="module")
+def heard() -> list[Event]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def compared(default_gguf, coarse, questions, setting, heard) -> Comparison:
+    same = Entrant("same", default_gguf)
+    return compare(
+        [Entrant("fine", default_gguf), same, Entrant("coarse", coarse)], questions, "facts", setting, heard.append
+    )
+
+
+@pytest.mark.model
+def test_a_model_is_as_good_as_itself_and_one_of_two_bits_is_worse(compared: Comparison) -> None:
+    itself, worse = ({one.metric: one for one in told} for told in compared.differences)
+    assert {one.verdict for one in itself.values()} <= {"no clear difference", "too few prompts"}
+    assert itself[LOSS].difference == 0
+    assert worse[LOSS].verdict == "worse"
+    assert worse[LOSS].difference > 0
+    assert worse["exact_match"].prompts == 7
+    assert worse["exact_match"].verdict == "too few prompts"
+    assert compared.models[0].metrics == compared.models[1].metrics
+
+
+@pytest.mark.model
+def test_figures_come_from_the_answers_and_every_step_is_told(compared: Comparison, heard: list[Event]) -> None:
+    fine = compared.models[0]
+    right = [one.exact_match for one in fine.scores if one.exact_match is not None]
+    assert fine.metrics["exact_match"] == sum(right) / len(right)
+    assert fine.tokens_per_s is not None
+    assert all(one.text and one.nats and one.trouble is None for one in fine.answers)
+    size = sum(len(question.answer.content.encode()) for question in compared.questions)
+    assert fine.metrics[LOSS] == pytest.approx(sum(one.nats or 0 for one in fine.answers) / size)
+    tasks = {event.task.split()[0] for event in heard if isinstance(event, Progress)}
+    assert tasks == {"answers", "loss"}
+
+
+@pytest.mark.model
+def test_answers_that_are_there_are_not_asked_for_again(compared, default_gguf, questions, setting, monkeypatch) -> None:
+    monkeypatch.setattr(answers, "call", lambda *_, **__: pytest.fail("asked a second time"))
+    again = compare([Entrant("fine", default_gguf)] * 2, questions, "facts", setting)
+    assert again.models[0].answers == compared.models[0].answers
+
+
+@pytest.mark.model
+def test_a_file_that_does_not_run_is_named(default_gguf, questions, setting, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(default_gguf.read_bytes()[:-1000])
+    with pytest.raises(EdgekilnError, match=r"cut\.gguf") as refused:
+        compare([Entrant("cut", cut)] * 2, questions[:1], "facts", setting)
+    assert refused.value.remedy
+
+
+@pytest.mark.model
+def test_the_report_shows_figures_verdicts_and_every_answer(compared: Comparison) -> None:
+    assert [row[0] for row in models_table(compared).rows] == ["fine", "same", "coarse"]
+    assert "worse" in {row[-1] for row in differences_table(compared).rows}
+    assert "of a bootstrap" in render(differences_table(compared), "text")
+    page = page_html(comparison_page(compared))
+    assert "coarse is worse in loss than fine." in page
+    assert "same is not clearly different from fine." in page
+    for question in FACTS:
+        assert question.replace("'", "&#39;") in page
+    assert compared.models[2].answers[0].text.split()[0] in page
+
+
+def test_names_that_stand_for_nothing_say_what_may_be_named(workspace: Workspace, tmp_path: Path, toolchain) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    several = tmp_path / "several"
+    several.mkdir()
+    for kind in ("Q8_0", "Q4_0"):
+        (several / f"model-{kind}.gguf").write_bytes(b"GGUF")
+    for name, said in {
+        "nothing": "is no export",
+        str(tmp_path / "gone.gguf"): "is no export",
+        str(empty): "holds no GGUF file and no Hugging Face model",
+        str(several): "holds 2 files for one model",
+        f"{several}:Q6_K": "holds 0 files for Q6_K",
+        "../../etc/passwd": "is no export",
+        "": "is no export",
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            entrants.find(name, workspace, tmp_path / "scratch", toolchain, ignore)
+    found = entrants.find(f"{several}:Q4_0", workspace, tmp_path / "scratch", toolchain, ignore)
+    assert found.entrant.gguf == several / "model-Q4_0.gguf"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        ("", SourceEmpty, "holds no rows"),
+        ("{", BrokenRecord, "not JSON lines"),
+        ("[1]\n", BrokenRecord, ":1: it is no object"),
+        ('{"messages": []}\n', BrokenRecord, ":1: its last of >= 2 messages"),
+        ('{"messages": [{"role": "wizard", "content": "x"}]}\n', BrokenRecord, ":1: "),
+        (
+            '{"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]}\n',
+            BrokenRecord,
+            "assistant's",
+        ),
+        (b"\xff\xfe", BrokenRecord, "not JSON lines"),
+    ],
+)
+def test_rows_that_cannot_be_asked_name_file_and_line(tmp_path: Path, text: str | bytes, kind: type, said: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(kind, match=said) as refused:
+        of_file(path, 9)
+    assert str(path) in refused.value.problem
+
+
+def test_rows_that_are_not_there_are_named(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "gone.jsonl"):
+        with pytest.raises(SourceMissing, match=path.name):
+            of_file(path, 9)
+
+
+def test_a_half_written_memory_of_answers_is_no_memory(tmp_path: Path) -> None:
+    kept = tmp_path / "a.json"
+    for data in (b"", b"{", b'{"given": []'):
+        kept.write_bytes(data)
+        assert answers._known(kept) is None
+    shutil.rmtree(tmp_path)
+    assert answers._known(kept) is None
+    assert GateRefused("x", remedy="y").exit_status == 5

@@ -1,0 +1,79 @@
+"""The share of right answers: of a real file, of a student's base, of its teacher, and the limit a profile sets on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.config import ExportConfig
+from core.data.record import LabeledRow, Message, TokenisedRow
+from core.events import ignore
+from core.export.gate import Gate
+from core.export.merge import MergeResult
+from core.export.section import TaskLimits
+from core.export.tasks import Tasks, chosen
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+pytestmark = pytest.mark.model
+
+
+def row(number: int, question: str, answer: str, **more: Any) -> LabeledRow:
+    turns = (Message(role="user", content=question), Message(role="assistant", content=answer))
+    return LabeledRow(row_id=str(number), split="held_out", messages=turns, **more)
+
+
+ROWS = (
+    row(1, "What is the capital of France? Answer in one word.", "Paris"),
+    row(2, "Tell me about Rome.", "Rome is the capital of Italy, and it was that of an empire for a long time."),
+    row(3, "The capital of Italy as JSON.", json.dumps({"city": "Rome"}), requires_json=True, tool_schema=SCHEMA),
+    row(4, "Any JSON.", "[1, 2]", requires_json=True),
+)
+
+
+def tasks(toolchain: Any, most: int = 9, **limits: float) -> Tasks:
+    config = ExportConfig(task_tokens=8, min_task=TaskLimits(**limits))
+    return Tasks(chosen(ROWS, most), config, toolchain, ignore)
+
+
+def test_only_prompts_with_a_right_answer_are_asked(toolchain, tmp_path: Path) -> None:
+    assert [question.row_id for question in tasks(toolchain).questions] == ["1", "3", "4"]
+    assert [question.row_id for question in tasks(toolchain, 2).questions] == ["1", "3"]
+    nothing = tasks(toolchain, 0)
+    assert nothing.shares_of(tmp_path / "never-read.gguf", tmp_path) == {}
+    assert nothing.around(tmp_path / "never-read", "x", tmp_path / "y") == {}
+
+
+def test_a_file_is_worth_what_its_answers_are(toolchain, default_gguf: Path, tmp_path: Path) -> None:
+    found = tasks(toolchain).shares_of(default_gguf, tmp_path)
+    assert set(found) == {"exact_match", "json_valid", "schema_valid"}
+    assert all(0 <= share <= 1 for share in found.values())
+    assert found["json_valid"] == 0  # 8 tokens of chat are no JSON
+
+
+def test_a_base_that_has_learned_nothing_stands_beside_its_teacher(toolchain, tiny_smollm_student: Path, tmp_path) -> None:
+    found = tasks(toolchain).around(tiny_smollm_student, "pupil", tmp_path / "base")
+    assert found == {
+        "exact_match.base": 0.0,
+        "json_valid.base": 0.0,
+        "schema_valid.base": 0.0,
+        "exact_match.teacher": 1.0,
+        "json_valid.teacher": 1.0,
+        "schema_valid.teacher": 1.0,
+    }
+    assert not (tmp_path / "base").exists()
+
+
+def test_a_file_below_a_limit_that_is_set_is_rejected_for_it(toolchain, default_gguf: Path, tmp_path: Path) -> None:
+    asked = TokenisedRow(row_id="a", input_ids=(1, 4093, 198, 2, 198), completion_mask=(0, 0, 0, 1, 1))
+    reference = MergeResult(held_out_loss=9.0, dtype="bfloat16", parameters=1, has_chat_template=True, texts=())
+    config = ExportConfig(max_loss_increase=50.0)
+    gate = Gate(reference, (asked,), config, toolchain, ignore, tasks=tasks(toolchain))
+    free = gate.examine(default_gguf, "Q4_0", tmp_path / "free")
+    strict = replace(gate, config=config.model_copy(update={"min_task": TaskLimits(json_valid=0.9)}))
+    held = strict.examine(default_gguf, "Q4_0", tmp_path / "held")
+    assert free.tasks == held.tasks
+    assert set(held.reasons) - set(free.reasons) == {"json_valid.Q4_0 0.0000, limit >= 0.9"}
