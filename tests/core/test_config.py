@@ -206,7 +206,7 @@ def test_a_secret_in_the_wrong_place_is_refused_and_not_repeated(profile: str, c
     assert change.partition("=")[0] in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["2020-13-45", "[" * 5000, "1" * 5000, "'"], ids=["date", "depth", "digits", "quote"])
+@pytest.mark.parametrize("text", ["2020-13-45", "[" * 1500, "1" * 5000, "'"], ids=["date", "depth", "digits", "quote"])
 def test_a_value_that_yaml_cannot_read_is_a_configuration_error(profile: str, tmp_path: Path, text: str) -> None:
     with pytest.raises(BadConfig) as refused:
         load(profile, [f"description={text}"])

@@ -442,7 +442,7 @@ def test_an_empty_workspace_name_is_refused_and_a_tilde_is_the_home(tmp_path: Pa
     refused(edgekiln("status", "--workspace", ""), 2, "usage")
     refused(edgekiln("status", "--workspace", "~nosuchuser/ws"), 2, "usage")
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "env", "--workspace=~/ws"],
+        [sys.executable, "-m", "flows.cli.main", "data", "builtin:python-docs", "--workspace=~/ws"],
         cwd=ROOT,
         env={**os.environ, "HOME": str(tmp_path), "EDGEKILN_CACHE": str(tmp_path)},
         capture_output=True,
@@ -450,7 +450,7 @@ def test_an_empty_workspace_name_is_refused_and_a_tilde_is_the_home(tmp_path: Pa
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "ws" / "artifacts" / "env").is_dir()
+    assert (tmp_path / "ws" / "artifacts" / "data").is_dir()
 
 
 def test_paths_are_told_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

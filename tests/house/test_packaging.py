@@ -180,15 +180,28 @@ def test_the_walls_are_the_same_at_home_before_a_commit_and_on_the_server() -> N
     subprocess.run([sys.executable, "-m", "pre_commit", "validate-config"], cwd=ROOT, check=True)
 
 
-def test_the_results_table_is_written_from_what_tests_recorded(tmp_path: Path) -> None:
-    junit = tmp_path / "junit.xml"
-    junit.write_text(
-        '<testsuites><testsuite><testcase name="test_help_is_fast"><properties><property name="help_s" value="0.21"/>'
-        '</properties></testcase><testcase name="test_b"><failure/></testcase></testsuite></testsuites>'
-    )
-    target = tmp_path / "RESULTS.md"
+def test_results_are_written_from_what_tests_recorded_and_keep_what_was_not_run(tmp_path: Path) -> None:
+    junit, target = tmp_path / "junit.xml", tmp_path / "RESULTS.md"
     argv = [sys.executable, str(ROOT / "tests/benchmarks/write_results.py"), str(target), str(junit)]
-    subprocess.run(argv, check=True)
-    text = target.read_text(encoding="utf-8")
-    assert "1 passed, 1 failed, 0 skipped" in text
-    assert "| help is fast | help_s | 0.21 |" in text
+
+    def written(module: str, value: str, *others: str) -> str:
+        figure = f'<properties><property name="help_s" value="{value}"/></properties>'
+        case = f'<testcase classname="tests.benchmarks.{module}" name="test_help_is_fast">{figure}</testcase>'
+        suite = '<properties><property name="commit" value="abc1234"/></properties>'
+        junit.write_text(
+            f'<testsuites><testsuite timestamp="2026-01-02T03:04:05">{suite}{case}{"".join(others)}</testsuite></testsuites>'
+        )
+        subprocess.run(argv, check=True)
+        return target.read_text(encoding="utf-8")
+
+    written("test_a", "0.21", '<testcase classname="tests.core.test_x" name="test_b"><failure/></testcase>')
+    written("test_b", "0.3")
+    text = written("test_a", "0.5")
+    assert "2026-01-02 03:04Z, commit abc1234" in text
+    assert "## tests\n" in text
+    assert "0 passed, 1 failed, 0 skipped" in text
+    assert text.count("- failed: `tests/core/test_x.py::test_b`") == 1
+    assert [line for line in text.splitlines() if "help_s" in line] == [
+        "| help is fast | help_s | 0.5 |",
+        "| help is fast | help_s | 0.3 |",
+    ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -50,78 +50,77 @@ def line_limit(path: Path) -> int:
     return 400
 
 
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_a_module_keeps_its_size_and_says_what_is_in_it(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= line_limit(path)
-    assert ast.get_docstring(tree(path))
+def offenders(paths: Iterable[Path], breaks: Callable[[Path], object]) -> dict[str, object]:
+    """Return what breaks a rule, by file."""
+    return {name(path): found for path in paths if (found := breaks(path))}
 
 
-@pytest.mark.parametrize("path", [*CODE, *TESTS], ids=name)
-def test_no_function_is_longer_than_50_lines(path: Path) -> None:
-    nodes = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    long = [node.name for node in nodes if (node.end_lineno or 0) - node.lineno + 1 > 50]
-    assert not long
+def test_a_module_keeps_its_size_and_says_what_is_in_it() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in CODE}
+    assert not offenders(CODE, lambda path: lines[path] if lines[path] > line_limit(path) else 0)
+    assert not offenders(CODE, lambda path: not ast.get_docstring(tree(path)))
 
 
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_a_module_has_a_name_that_says_something(path: Path) -> None:
-    parts = {part.removesuffix(".py") for part in path.relative_to(ROOT).parts}
-    assert not parts & BANNED_NAMES
-    assert not path.stem.endswith(BANNED_ENDINGS)
+def test_no_function_is_longer_than_50_lines() -> None:
+    def long(path: Path) -> list[str]:
+        nodes = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        return [node.name for node in nodes if (node.end_lineno or 0) - node.lineno + 1 > 50]
+
+    assert not offenders([*CODE, *TESTS], long)
 
 
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_only_workers_import_the_heavy_libraries(path: Path) -> None:
-    if path.name != "worker.py":
-        assert not imports(path) & HEAVY
+def test_a_module_has_a_name_that_says_something() -> None:
+    assert not offenders(
+        CODE, lambda path: {part.removesuffix(".py") for part in path.relative_to(ROOT).parts} & BANNED_NAMES
+    )
+    assert not offenders(CODE, lambda path: path.stem.endswith(BANNED_ENDINGS))
 
 
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_prefect_stays_in_flows_and_tasks(path: Path) -> None:
-    if name(path).startswith("core/"):
-        assert "prefect" not in imports(path)
+def test_only_workers_import_the_heavy_libraries() -> None:
+    assert not offenders((path for path in CODE if path.name != "worker.py"), lambda path: imports(path) & HEAVY)
 
 
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_programs_are_started_in_one_place(path: Path) -> None:
-    if name(path) != "core/process.py":
-        assert not imports(path) & {"subprocess", "multiprocessing", "pty"}
+def test_prefect_stays_in_flows_and_tasks() -> None:
+    assert not offenders(CODE, lambda path: name(path).startswith("core/") and imports(path) & {"prefect"})
 
 
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_environment_variables_are_read_in_one_place(path: Path) -> None:
-    if name(path) in ENVIRONMENT_READERS or name(path).startswith("flows/cli/"):
-        return
-    touched = [
-        node for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
-    ]
-    assert not touched
+def test_programs_are_started_in_one_place() -> None:
+    others = [path for path in CODE if name(path) != "core/process.py"]
+    assert not offenders(others, lambda path: imports(path) & {"subprocess", "multiprocessing", "pty"})
 
 
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_sql_stays_in_its_rooms(path: Path) -> None:
-    if name(path).startswith(SQL_ROOMS):
-        return
-    texts = [node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    assert not [text for text in texts if SQL.search(text)]
+def test_environment_variables_are_read_in_one_place() -> None:
+    def touched(path: Path) -> list[int]:
+        nodes = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)]
+        return [node.lineno for node in nodes if node.attr in {"environ", "getenv"}]
+
+    others = [path for path in CODE if name(path) not in ENVIRONMENT_READERS and not name(path).startswith("flows/cli/")]
+    assert not offenders(others, touched)
 
 
-@pytest.mark.parametrize("path", [path for path in CODE if name(path).startswith(MEASURING_ROOMS)], ids=name)
-def test_nothing_random_is_near_a_measurement(path: Path) -> None:
-    assert "random" not in imports(path)
+def test_sql_stays_in_its_rooms() -> None:
+    def written(path: Path) -> list[str]:
+        nodes = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)]
+        return [node.value for node in nodes if isinstance(node.value, str) and SQL.search(node.value)]
+
+    assert not offenders((path for path in CODE if not name(path).startswith(SQL_ROOMS)), written)
 
 
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_nothing_is_left_undone_or_swallowed(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", text)
-    handlers = [node for node in ast.walk(tree(path)) if isinstance(node, ast.ExceptHandler)]
-    if name(path).startswith("core/"):
-        assert not [
-            h
-            for h in handlers
-            if h.type is None or (isinstance(h.type, ast.Name) and h.type.id in {"Exception", "BaseException"})
-        ]
+def test_nothing_random_is_near_a_measurement() -> None:
+    measuring = [path for path in CODE if name(path).startswith(MEASURING_ROOMS)]
+    assert measuring
+    assert not offenders(measuring, lambda path: imports(path) & {"random"})
+
+
+def test_nothing_is_left_undone_or_swallowed() -> None:
+    def swallowed(path: Path) -> list[int]:
+        handlers = [node for node in ast.walk(tree(path)) if isinstance(node, ast.ExceptHandler)]
+        blind = {"Exception", "BaseException"}
+        return [h.lineno for h in handlers if h.type is None or (isinstance(h.type, ast.Name) and h.type.id in blind)]
+
+    undone = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+    assert not offenders(CODE, lambda path: undone.search(path.read_text(encoding="utf-8")))
+    assert not offenders((path for path in CODE if name(path).startswith("core/")), swallowed)
 
 
 def test_tests_have_no_packages_and_no_mocks() -> None:
@@ -139,9 +138,10 @@ def test_test_names_are_sentences() -> None:
     assert not short
 
 
-@pytest.mark.parametrize("path", sorted([*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("deployments/*.yaml")]), ids=name)
-def test_every_yaml_file_loads(path: Path) -> None:
-    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+def test_every_yaml_file_loads() -> None:
+    files = sorted([*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("deployments/*.yaml")])
+    assert files
+    assert not offenders(files, lambda path: not isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict))
 
 
 def test_no_path_of_a_machine_is_in_the_repository() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,8 @@ ROWS = (
 )
 
 
-def tasks(toolchain: Any, most: int = 9, **limits: float) -> Tasks:
-    config = ExportConfig(task_tokens=8, min_task=TaskLimits(**limits))
-    return Tasks(chosen(ROWS, most), config, toolchain, ignore)
+def tasks(toolchain: Any, most: int = 9) -> Tasks:
+    return Tasks(chosen(ROWS, most), ExportConfig(task_tokens=8), toolchain, ignore)
 
 
 def test_only_prompts_with_a_right_answer_are_asked(toolchain, tmp_path: Path) -> None:
@@ -70,10 +68,10 @@ def test_a_base_that_has_learned_nothing_stands_beside_its_teacher(toolchain, ti
 def test_a_file_below_a_limit_that_is_set_is_rejected_for_it(toolchain, default_gguf: Path, tmp_path: Path) -> None:
     asked = TokenisedRow(row_id="a", input_ids=(1, 4093, 198, 2, 198), completion_mask=(0, 0, 0, 1, 1))
     reference = MergeResult(held_out_loss=9.0, dtype="bfloat16", parameters=1, has_chat_template=True, texts=())
-    config = ExportConfig(max_loss_increase=50.0)
-    gate = Gate(reference, (asked,), config, toolchain, ignore, tasks=tasks(toolchain))
-    free = gate.examine(default_gguf, "Q4_0", tmp_path / "free")
-    strict = replace(gate, config=config.model_copy(update={"min_task": TaskLimits(json_valid=0.9)}))
-    held = strict.examine(default_gguf, "Q4_0", tmp_path / "held")
-    assert free.tasks == held.tasks
-    assert set(held.reasons) - set(free.reasons) == {"json_valid.Q4_0 0.0000, limit >= 0.9"}
+    config = ExportConfig(max_loss_increase=50.0, min_task=TaskLimits(json_valid=0.9, exact_match=0.0))
+    judged = Gate(reference, (asked,), config, toolchain, ignore, tasks=tasks(toolchain)).examine(
+        default_gguf, "Q4_0", tmp_path
+    )
+    assert set(judged.tasks) == {"exact_match", "json_valid", "schema_valid"}
+    assert "json_valid.Q4_0 0.0000, limit >= 0.9" in judged.reasons
+    assert not [reason for reason in judged.reasons if reason.startswith(("exact_match", "schema_valid"))]

@@ -192,6 +192,7 @@ def test_kill_9_ends_with_the_same_losses_and_the_same_bytes(undisturbed, killed
     assert adapter.trained_tokens == expected.trained_tokens
 
 
+@pytest.mark.full
 def test_a_broken_checkpoint_is_set_aside_and_the_one_before_is_taken(undisturbed, killed, tmp_path):
     case = copy_of(killed, tmp_path)
     *_, before, newest = sorted((case.staged / "checkpoints").glob("step-*"))
@@ -266,6 +267,7 @@ def test_a_step_that_stands_out_is_told_with_what_is_usual(case):
     assert [text for text in told if "is a spike: measured" in text and ", limit " in text and ", usual " in text]
 
 
+@pytest.mark.full
 def test_a_student_whose_loss_is_no_number_is_refused_before_it_is_trained(case, tmp_path):
     case.student = poisoned(case.student, tmp_path)
     with pytest.raises(TrainingDiverged, match="held-out loss, base, is nan"):
