@@ -63,7 +63,8 @@ test: lint ## the gate: lint, types, house rules, tests
 	@$(BIN)/python -m pytest -m "not full" $(SIDE_BY_SIDE)
 
 test-full: lint ## every test with its coverage, and the figures to reach, into tests/benchmarks/RESULTS.md
-	@status=0
+	@$(PIP) install --quiet -c constraints.txt -e ".[peers]"
+	status=0
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov=core --cov-report=term:skip-covered --cov-fail-under=90 --ignore=tests/benchmarks -o junit_family=xunit1 --junitxml=build/tests.xml || status=$$?
 	# figures are measured one after another, with nothing beside them
 	$(BIN)/python -m pytest tests/benchmarks -o junit_family=xunit1 --junitxml=build/figures.xml || status=$$?
