@@ -57,7 +57,7 @@ def promote(workspace: Workspace, profile: str, gguf: GgufModel, on_event: OnEve
     """
     refuse_failed(gguf)
     before = current(workspace, profile)
-    if before is not None and points_to(workspace, profile, gguf):
+    if before is not None and before.artifact_id == gguf.artifact_id:
         return before
     now = datetime.now(UTC)
     _write_journal(workspace, Journal(profile=profile, artifact_id=gguf.artifact_id, before=before, began_at=now))

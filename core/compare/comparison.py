@@ -108,7 +108,9 @@ def _compared(entrant: Entrant, questions: Sequence[Question], setting: Setting,
 def _metrics(questions: Sequence[Question], answers: Answers, scores: Sequence[Score]) -> dict[str, float]:
     found: dict[str, float] = {}
     scored = [
-        (given.nats, _bytes(question)) for question, given in zip(questions, answers.given, strict=True) if given.nats
+        (given.nats, _bytes(question))
+        for question, given in zip(questions, answers.given, strict=True)
+        if given.nats is not None
     ]
     if scored:
         found[LOSS] = sum(nats for nats, _ in scored) / sum(size for _, size in scored)

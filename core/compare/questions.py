@@ -22,7 +22,7 @@ _REMEDY = "Name a file of labelled rows, as a labelling's held_out.jsonl: one JS
 
 
 class Question(Contract):
-    """A prompt and the answer that was hoped for; `asks_for` says what of an answer can be judged right or wrong."""
+    """A prompt and the answer that was hoped for."""
 
     row_id: str
     messages: tuple[Message, ...]

@@ -9,12 +9,14 @@ from pathlib import Path
 from core import toolchain
 from core.compare.answers import Answers, AskRequest, Given
 from core.compare.questions import Question
+from core.errors import TeacherFailed
 from core.events import OnEvent, Progress
-from core.export.gguf_loss.runner import Runner, surprise
+from core.export.gguf_loss.runner import Runner, refused, surprise
 from core.label import gguf_model
 from core.label.gguf_model import GgufModel, Refused
 from core.label.in_process import LlamaTeacher
 from core.label.request import Reply, Request
+from core.label.teachers import Trouble
 from core.worker_process import main
 
 _LONGEST = 8192  # tokens of a prompt with its answer that are scored
@@ -23,22 +25,25 @@ Scored = tuple[list[int], int]  # ids, and at which of them the answer begins
 
 
 def work(request: AskRequest, _folder: Path, on_event: OnEvent) -> Answers:
-    """Answer, then score."""
+    """Answer, then score; GateRefused for a file that llama.cpp cannot load or that holds no chat template."""
     toolchain.use_libraries(request.toolchain)
     path = Path(request.gguf)
-    model = gguf_model.load(path, on_event)
-    ids = {question.row_id: _ids(model, question) for question in request.questions}
+    try:
+        model = gguf_model.load(path, on_event)
+    except TeacherFailed as error:
+        raise refused(path.name, error.problem.rpartition(": ")[2]) from error
+    ids = [_ids(model, question) for question in request.questions]
     teacher = LlamaTeacher(model)
     began_s = time.perf_counter()
     given = dict(_answers(teacher, request, on_event)) if request.max_tokens else {}
     seconds = time.perf_counter() - began_s
     teacher.close()
-    nats = _nats(path, {row_id: one for row_id, one in ids.items() if one is not None}, on_event)
+    nats = _nats(path, {place: one for place, one in enumerate(ids) if one is not None}, on_event)
     tokens = sum(one.completion_tokens for one in given.values())
     return Answers(
         given=tuple(
-            given.get(question.row_id, Given(row_id=question.row_id)).model_copy(update=nats.get(question.row_id, {}))
-            for question in request.questions
+            given.get(place, Given(row_id=question.row_id)).model_copy(update=nats.get(place, {}))
+            for place, question in enumerate(request.questions)
         ),
         tokens_per_s=tokens / seconds if tokens else None,
     )
@@ -55,26 +60,27 @@ def _request(question: Question, max_tokens: int) -> Request:
     )
 
 
-def _answers(teacher: LlamaTeacher, request: AskRequest, on_event: OnEvent) -> Iterator[tuple[str, Given]]:
-    asked = [(_request(question, request.max_tokens), question.row_id) for question in request.questions]
-    names = {id(one): row_id for one, row_id in asked}
+def _answers(teacher: LlamaTeacher, request: AskRequest, on_event: OnEvent) -> Iterator[tuple[int, Given]]:
+    """Yield the answers with the places of their questions, as they come; rows of a file may share an id."""
+    asked = [_request(question, request.max_tokens) for question in request.questions]
+    places = {id(one): place for place, one in enumerate(asked)}
     task, total = f"answers of {Path(request.gguf).name}", len(asked)
-    for done, (one, outcome) in enumerate(teacher.answer(one for one, _ in asked), 1):
-        row_id = names[id(one)]
+    for done, (one, outcome) in enumerate(teacher.answer(asked), 1):
+        place = places[id(one)]
         on_event(Progress(stage=None, task=task, done=done, total=total, unit="prompts"))
-        if isinstance(outcome, Reply):
-            yield (
-                row_id,
-                Given(
-                    row_id=row_id,
-                    text=outcome.text,
-                    tool_calls=outcome.tool_calls,
-                    finish_reason=outcome.finish_reason,
-                    completion_tokens=outcome.completion_tokens,
-                ),
-            )
-        else:
-            yield row_id, Given(row_id=row_id, finish_reason="trouble", trouble=outcome.reason)
+        yield place, _given(request.questions[place].row_id, outcome)
+
+
+def _given(row_id: str, outcome: Reply | Trouble) -> Given:
+    if isinstance(outcome, Trouble):
+        return Given(row_id=row_id, finish_reason="trouble", trouble=outcome.reason)
+    return Given(
+        row_id=row_id,
+        text=outcome.text,
+        tool_calls=outcome.tool_calls,
+        finish_reason=outcome.finish_reason,
+        completion_tokens=outcome.completion_tokens,
+    )
 
 
 def _ids(model: GgufModel, question: Question) -> Scored | None:
@@ -90,15 +96,15 @@ def _ids(model: GgufModel, question: Question) -> Scored | None:
     return (whole, max(1, same)) if len(whole) <= _LONGEST and same < len(whole) else None
 
 
-def _nats(path: Path, scored: dict[str, Scored], on_event: OnEvent) -> dict[str, dict[str, float | int]]:
+def _nats(path: Path, scored: dict[int, Scored], on_event: OnEvent) -> dict[int, dict[str, float | int]]:
     if not scored:
         return {}
     runner = Runner(path, max(len(ids) for ids, _ in scored.values()))
-    found: dict[str, dict[str, float | int]] = {}
-    for done, (row_id, (ids, start)) in enumerate(scored.items(), 1):
+    found: dict[int, dict[str, float | int]] = {}
+    for done, (place, (ids, start)) in enumerate(scored.items(), 1):
         logits = runner.decode(ids, 0, range(start - 1, len(ids) - 1))
         nats = sum(surprise(at, token) for at, token in zip(logits, ids[start:], strict=True))
-        found[row_id] = {"nats": nats, "scored_tokens": len(ids) - start}
+        found[place] = {"nats": nats, "scored_tokens": len(ids) - start}
         on_event(Progress(stage=None, task=f"loss of {path.name}", done=done, total=len(scored), unit="prompts"))
     return found
 
