@@ -7,6 +7,7 @@ from itertools import islice
 from core.data.flaws import Flaw
 from core.data.limits import RuleLimits
 from core.data.phrases import find_phrase, open_words
+from core.data.repetition import folded_words
 from core.data.schemas import SchemaChecks, parse_json, schema_fault, value_fault
 from core.data.subject import Subject, ToolCall
 from core.data.text_rules import around
@@ -120,14 +121,14 @@ def _open_end(text: str, word: str) -> str | None:
 def refusal(subject: Subject, limits: RuleLimits) -> Flaw | None:
     """The answer refuses."""
     head = subject.prose[: limits.refusal_chars]
-    if not head or not (place := find_phrase("refusal", head)):
+    if not head or not subject.phrased or not (place := find_phrase("refusal", head)):
         return None
     return Flaw("refusal", "completion", subject.prose, f"the answer refuses: {head[slice(*place)]!r}")
 
 
 def boilerplate(subject: Subject, _limits: RuleLimits) -> Flaw | None:
     """The answer holds what a model says about itself, or about nothing."""
-    if not subject.prose or not (place := find_phrase("boilerplate", subject.prose)):
+    if not subject.prose or not subject.phrased or not (place := find_phrase("boilerplate", subject.prose)):
         return None
     said = subject.prose[slice(*place)]
     return Flaw("boilerplate", "completion", around(subject.prose, *place), f"the answer holds the empty phrase {said!r}")
@@ -137,7 +138,7 @@ def answer_in_prompt(subject: Subject, limits: RuleLimits) -> Flaw | None:
     """The answer stands word for word in the question."""
     if len(subject.prose) < limits.copied_min_chars:
         return None
-    asked, said = subject.user.casefold(), subject.prose.casefold().split()
+    (asked, _), (_, said) = folded_words(subject.user), folded_words(subject.prose)
     if not said or said[0] not in asked or said[-1] not in asked or " ".join(said) not in " ".join(asked.split()):
         return None
     return Flaw("answer-in-prompt", "completion", subject.prose, "the answer stands word for word in the question")

@@ -50,7 +50,7 @@ class Evaluation:
         texts: list[str] = []
         for source in sources:
             for line in read_lines(source, _LONGEST_CHARS):
-                texts.extend([] if isinstance(line.record, Flaw) else map(normalise, _leaves(line.record)))
+                texts.extend([] if isinstance(record := line.record, Flaw) else map(normalise, _leaves(record)))
                 if len(texts) >= _TEXTS_AT_ONCE:
                     self._add(texts)
                     texts = []

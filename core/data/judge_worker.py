@@ -26,6 +26,7 @@ def main() -> None:
         (settings,) = read_message(requests)
         judge = Judge(settings, _counter(settings.student))
         gc.freeze()  # what is loaded now stays, so looking through it again and again is lost time
+        gc.set_threshold(50_000)  # rows come and go without cycles
         while (message := read_message(requests)) is not None:
             match message:
                 case "judge", number, lines:

@@ -100,7 +100,8 @@ class _Row:
     place: float
     flaws: tuple[Flaw, ...]
     quality: Quality
-    language: str | None
+    spoken: tuple[str, ...]
+    language: str | None = None
     tokens: int | None = None
 
 
@@ -136,6 +137,8 @@ class Judge:
                 rows.append(row)
         if self._counter and self._settings.student:
             kept, rows = self._fitting(self._counter, self._settings.student, kept, rows, rejects)
+        for row in rows:  # one after the other, as the model takes three times as long when its tables left the cache
+            row.language = main_language(row.spoken, self._settings.rules)
         self._waiting[number] = rows
         return self._together(kept, rejects, shapes, rows)
 
@@ -151,7 +154,8 @@ class Judge:
         return Totals(self._statistics, self._privacy.report(), self._worst.rows(), found)
 
     def _read(self, line: Line, shapes: Counter[str]) -> _Row | Reject:
-        draft = line.record if isinstance(line.record, Flaw) else self._draft(line.record)
+        record = line.record
+        draft = record if isinstance(record, Flaw) else self._draft(record)
         shapes[draft.shape if isinstance(draft, Draft) else "unread"] += 1
         if isinstance(draft, Flaw):
             return self._without_personal_data(draft).at(line.where)
@@ -179,7 +183,7 @@ class Judge:
             place=score(draft.user, draft.context),
             flaws=flaws,
             quality=quality(subject, flaws, self._settings.rules, self._settings.quality),
-            language=main_language((text for _, text in subject.spoken), self._settings.rules),
+            spoken=tuple(text for _, text in subject.spoken),
         )
 
     def _fitting(

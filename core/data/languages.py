@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?…])\s|\n")
 _FENCE = "```"
+_OPENING_CHARS = 100
 _NO_LETTERS = bytes(byte for byte in range(256) if byte >= 128 or not chr(byte).isalpha())
 
 
@@ -31,7 +32,13 @@ def language_of(text: str) -> tuple[str, float]:
 
 
 def main_language(texts: Iterable[str], limits: RuleLimits) -> str | None:
-    """Return the language most characters of a row's texts are in, None when the texts are too short or unsure."""
+    """Return the language of a row's texts, None when they are too short or unsure.
+
+    With the rule on, which asks it of every piece anyway, it is the language most characters are in; else that of the
+    beginning of the longest text: to ask it of all would be a third of the work on a row, and only the card shows it.
+    """
+    if not limits.languages:
+        return _opening_language(max(texts, key=len, default=""), limits)
     found: Counter[str] = Counter()
     for text in texts:
         if len(text) >= limits.language_min_chars:
@@ -44,8 +51,8 @@ def languages_in(text: str, limits: RuleLimits) -> Counter[str]:
     return _languages_in(text, limits.languages, limits.language_chunk_chars, limits.language_min_confidence)
 
 
-# the rule and the card ask for the same texts, one after the other; single values, as to hash all limits takes longer
-@lru_cache(maxsize=8)
+# the rule and the card ask for the same texts of a batch; single values, as to hash all limits takes longer
+@lru_cache(maxsize=1024)
 def _languages_in(text: str, known: tuple[str, ...], chunk_chars: int, min_confidence: float) -> Counter[str]:
     found: Counter[str] = Counter()
     for piece in _pieces(text, chunk_chars):
@@ -53,6 +60,14 @@ def _languages_in(text: str, known: tuple[str, ...], chunk_chars: int, min_confi
         if confidence >= min_confidence and (language in known or _is_prose(piece)):
             found[language] += len(piece)
     return found
+
+
+def _opening_language(text: str, limits: RuleLimits) -> str | None:
+    opening = _prose(text)[:_OPENING_CHARS] if len(text) >= limits.language_min_chars else ""
+    if not _is_prose(opening):
+        return None
+    language, confidence = language_of(opening)
+    return language if confidence >= limits.language_min_confidence else None
 
 
 def _is_prose(piece: str) -> bool:
@@ -64,12 +79,9 @@ def _is_prose(piece: str) -> bool:
 
 
 def _pieces(text: str, least: int) -> list[str]:
-    """Cut prose into sentences, joined until each piece is long enough; code between fences and addresses are left out."""
-    prose = " ".join(text.split(_FENCE)[::2]) if _FENCE in text else text
-    if "://" in prose:
-        prose = " ".join(word for word in prose.split(" ") if "://" not in word)
+    """Cut prose into sentences, joined until each piece is long enough."""
     pieces, piece = [], ""
-    for sentence in _SENTENCE_ENDS.split(prose):
+    for sentence in _SENTENCE_ENDS.split(_prose(text)):
         piece = f"{piece} {sentence}" if piece else sentence
         if len(piece) >= least:
             pieces.append(piece)
@@ -78,6 +90,12 @@ def _pieces(text: str, least: int) -> list[str]:
         pieces[-1] += f" {piece}" if piece.strip() else ""
         return pieces
     return [piece]
+
+
+def _prose(text: str) -> str:
+    """Return a text without code between fences and without addresses."""
+    prose = " ".join(text.split(_FENCE)[::2]) if _FENCE in text else text
+    return " ".join(word for word in prose.split(" ") if "://" not in word) if "://" in prose else prose
 
 
 @cache

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import yaml
 
@@ -41,6 +41,11 @@ def find_phrase(kind: PhraseKind, text: str) -> tuple[int, int] | None:
     return found.span(1) if found else None
 
 
+def holds_phrase(text: str) -> bool:
+    """Say whether a text may hold a phrase of any kind; most hold none, and to ask once is cheaper than for each kind."""
+    return _of_any_kind().search(text) is not None
+
+
 @cache
 def open_words() -> frozenset[str]:
     """Return the words with which no sentence ends, in lower case."""
@@ -49,9 +54,18 @@ def open_words() -> frozenset[str]:
 
 @cache
 def _automaton(kind: PhraseKind) -> Pattern:
+    return compiled(rf"(?i)(?:^|[^\pL\pN])({_alternatives(kind)})(?:$|[^\pL\pN])")
+
+
+@cache
+def _of_any_kind() -> Pattern:
+    alternatives = "|".join(_alternatives(kind) for kind in get_args(PhraseKind))
+    return compiled(rf"(?i)(?:^|[^\pL\pN])(?:{alternatives})")
+
+
+def _alternatives(kind: PhraseKind) -> str:
     phrases: Iterable[str] = (phrase for known in phrase_lists() for phrase in getattr(known, kind))
-    alternatives = "|".join(_pattern(phrase) for phrase in sorted(phrases, key=len, reverse=True))
-    return compiled(rf"(?i)(?:^|[^\pL\pN])({alternatives})(?:$|[^\pL\pN])")
+    return "|".join(_pattern(phrase) for phrase in sorted(phrases, key=len, reverse=True))
 
 
 def _pattern(phrase: str) -> str:

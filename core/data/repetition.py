@@ -15,7 +15,8 @@ from operator import eq
 
 from core.data.limits import RuleLimits
 
-_FREQUENT = " eastinrou"
+_FREQUENT = (b"eas", b"tinrou", b"lmdcp")  # most of the letters of French and English
+_FREQUENT_OR_SPACE = b" " + b"".join(_FREQUENT)
 _SENTENCE_ENDS = re.compile(r"[.!?…\n]")  # one character at a time, so linear
 
 
@@ -63,9 +64,8 @@ def _sentences(folded: str, limits: RuleLimits) -> tuple[str, str] | None:
 
 
 def _character(folded: str, most: float) -> tuple[str, str] | None:
-    frequent = [folded.count(character) for character in _FREQUENT]
-    if max(frequent[1:]) <= most * len(folded) and sum(frequent) >= (1 - most) * len(folded):
-        return None  # the other characters together are fewer than one would have to be
+    if _surely_mixed(folded, most * len(folded)):
+        return None
     counts = Counter(folded)
     counts[" "] = counts["\n"] = 0
     character, count = counts.most_common(1)[0]
@@ -75,23 +75,29 @@ def _character(folded: str, most: float) -> tuple[str, str] | None:
     return character * 8, f"one character makes {share:.0%} of the text > data.rules.max_char_share {most:.0%}"
 
 
+def _surely_mixed(folded: str, most: float) -> bool:
+    """Say whether groups of characters, each of which counts no more, cover the text, so that none of them alone does."""
+    encoded = folded.encode(
+        "utf-8", "surrogatepass"
+    )  # others than ASCII count twice and more, which only makes it less sure
+    groups = (len(encoded) - len(encoded.translate(None, group)) for group in _FREQUENT)
+    return max(groups) <= most and len(encoded.translate(None, _FREQUENT_OR_SPACE)) <= most
+
+
 def _ngrams(words: Sequence[str], limits: RuleLimits) -> tuple[str, str] | None:
     total = sum(map(len, words))
     counts = Counter(words)
     heaviest = sorted([count * len(word) for word, count in counts.items() if count > 1], reverse=True)
+    again = bytes([counts[word] > 1 for word in words])
     for size, most in ((2, limits.max_top_2gram), (3, limits.max_top_3gram), (4, limits.max_top_4gram)):
-        if sum(heaviest[:size]) <= most * total:  # no n-gram can hold more than its words do
+        # no n-gram can hold more than its words do, nor stand twice where one of them does not
+        if sum(heaviest[:size]) <= most * total or b"\1" * size not in again:
             continue
         gram, count = Counter(_grams(words, size)).most_common(1)[0]
         share = count * sum(map(len, gram)) / total
         if count > 1 and share > most:
             return " ".join(gram), f"the commonest {size} words make {share:.0%} > data.rules.max_top_{size}gram {most:.0%}"
-    return _duplicate_5grams(words, total, limits.max_duplicate_5gram) if _repeats_in_a_row(words, counts, 5) else None
-
-
-def _repeats_in_a_row(words: Sequence[str], counts: Counter[str], size: int) -> bool:
-    """Say whether so many words in a row all stand elsewhere too, without which no run of so many can stand twice."""
-    return b"\1" * size in bytes([counts[word] > 1 for word in words])
+    return _duplicate_5grams(words, total, limits.max_duplicate_5gram) if b"\1" * 5 in again else None
 
 
 def _grams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:

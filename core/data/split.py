@@ -28,13 +28,14 @@ import numpy.typing as npt
 
 from core.data.clusters import Forest
 from core.data.record import PromptRow, Split
+from core.data.repetition import folded_words
 
 _SCALE = float(1 << 64)
 
 
 def score(user: str, context: str | None) -> float:
     """Return a row's place in [0, 1); case and white space do not count."""
-    text = "\x00".join(" ".join(part.casefold().split()) for part in (user, context or ""))
+    text = "\x00".join(" ".join(folded_words(part)[1]) for part in (user, context or ""))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / _SCALE
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from core.data.phrases import holds_phrase
 from core.data.record import PromptRow
 from core.data.shapes import Draft
 
@@ -53,6 +54,11 @@ class Subject:
     def prose(self) -> str:
         """The answer where it is prose, else nothing."""
         return "" if self.answer is None or self.requires_json or self.answer_calls else self.answer
+
+    @cached_property
+    def phrased(self) -> bool:
+        """Whether a phrase of configs/phrases may stand in the question or in the prose of the answer."""
+        return holds_phrase(f"{self.user}\n{self.prose}")
 
 
 def subject_of(

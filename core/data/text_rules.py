@@ -121,7 +121,7 @@ def repetition(subject: Subject, limits: RuleLimits) -> Flaw | None:
 
 def missing_text(subject: Subject, limits: RuleLimits) -> Flaw | None:
     """The question points to a text that does not follow."""
-    if subject.context or not (place := find_phrase("missing_text", subject.user)):
+    if subject.context or not subject.phrased or not (place := find_phrase("missing_text", subject.user)):
         return None
     start, end = place
     marks = [subject.user.find(mark, end) for mark in ":\n\"«“'`>"]
@@ -139,7 +139,7 @@ def missing_image(subject: Subject, _limits: RuleLimits) -> Flaw | None:
     """Question or answer point to a picture; the student sees none."""
     for field, text in subject.spoken:
         if (
-            found := find_phrase("missing_image", text)
+            found := (find_phrase("missing_image", text) if subject.phrased else None)
             or _span(text, "![")
             or _span(text, "<image>")
             or _span(text, "<img ")

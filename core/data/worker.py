@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from core.worker_process import main
 
 _BATCH = 256
 _REASON_CHARS = 160
+_TOGETHER = 32  # chats rendered in one call, which costs as much as to render one
+_REFUSALS = (TemplateError, TypeError, ValueError)
 
 
 def work(request: TokeniseRequest, folder: Path, on_event: OnEvent) -> TokeniseResult:
@@ -54,27 +57,49 @@ class TokenCounter:
 
     def count(self, chats: Sequence[Chat]) -> list[ChatTokens]:
         """Return the tokens of each chat."""
-        rendered = [self._rendered(chat) for chat in chats]
+        rendered = self._all_rendered(chats)
         texts = [whole for whole, _ in rendered]
         # the template writes the special tokens itself
         encoded = self._tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
         return [self._counted(code, *texts) for code, texts in zip(encoded, rendered, strict=True)]
 
+    def _all_rendered(self, chats: Sequence[Chat]) -> list[tuple[str, str]]:
+        plain = (chat for chat in chats if not chat.tools)
+        together = (
+            text for some in iter(lambda: list(islice(plain, _TOGETHER)), []) for text in self._rendered_together(some)
+        )
+        return [self._rendered(chat) if chat.tools else next(together) for chat in chats]
+
+    def _rendered_together(self, chats: Sequence[Chat]) -> list[tuple[str, str]]:
+        """Return what `_rendered` does of chats without tools, in two calls; one by one where the template refuses any."""
+        try:
+            prompts = self._texts([_asked(chat) for chat in chats], add_generation_prompt=True)
+            wholes = iter(self._texts([chat.messages for chat in chats if chat.answered]))
+        except _REFUSALS:
+            return [self._rendered(chat) for chat in chats]
+        return [(next(wholes) if chat.answered else prompt, prompt) for chat, prompt in zip(chats, prompts, strict=True)]
+
     def _rendered(self, chat: Chat) -> tuple[str, str]:
         """Return the whole chat and the part before the answer; no text and the reason where the template refuses."""
-        asked = chat.messages[:-1] if chat.answered else chat.messages
         try:
-            prompt = self._text(asked, chat, add_generation_prompt=True)
-            return (self._text(chat.messages, chat) if chat.answered else prompt), prompt
-        except (TemplateError, TypeError, ValueError) as error:
+            (prompt,) = self._texts([_asked(chat)], chat.tools, add_generation_prompt=True)
+            return (self._texts([chat.messages], chat.tools)[0] if chat.answered else prompt), prompt
+        except _REFUSALS as error:
             return "", " ".join(str(error).split())[:_REASON_CHARS] or type(error).__name__
 
-    def _text(self, messages: list[dict[str, Any]], chat: Chat, *, add_generation_prompt: bool = False) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(
-                messages, tools=chat.tools, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
+    def _texts(
+        self,
+        chats: list[list[dict[str, Any]]],
+        tools: list[dict[str, Any]] | None = None,
+        *,
+        add_generation_prompt: bool = False,
+    ) -> list[str]:
+        if not chats:
+            return []
+        texts: list[str] = self._tokenizer.apply_chat_template(
+            chats, tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
         )
+        return texts
 
     def _counted(self, code: Any, whole: str, prompt: str) -> ChatTokens:
         if not whole:
@@ -89,6 +114,10 @@ class TokenCounter:
             ends=not self._special.isdisjoint(ids[start:]),
             bos_twice=self._bos is not None and ids[:2] == [self._bos] * 2,
         )
+
+
+def _asked(chat: Chat) -> list[dict[str, Any]]:
+    return chat.messages[:-1] if chat.answered else chat.messages
 
 
 def _first_token_from(code: Any, place: int, end: int) -> int:

@@ -51,7 +51,9 @@ def closure(requirements: list[str]) -> set[str]:
 
 def test_every_package_that_the_extras_bring_is_pinned() -> None:
     installed = [text for name, extra in EXTRAS.items() if name != "peers" for text in extra]
-    everything = closure(PROJECT["dependencies"] + installed) | {canonical(Requirement(text).name) for text in EXTRAS["peers"]}
+    everything = closure(PROJECT["dependencies"] + installed) | {
+        canonical(Requirement(text).name) for text in EXTRAS["peers"]
+    }
     cuda = {name for name in everything if name.startswith(("nvidia-", "cuda-")) or name == "triton"}
     assert sorted(everything - cuda - set(pins())) == []
     assert sorted(set(pins()) - everything - {"setuptools"}) == []

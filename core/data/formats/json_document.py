@@ -136,7 +136,7 @@ def _line(source: Source, reading: Reading, number: int, element: _Element) -> L
     where, end = f"{source.name}:{number}", reading.end_byte(element.start + element.length)
     if element.length > element.limit:
         return Line(where, too_long(bytes(element.kept), element.limit, "element"), end)
-    return Line(where, parse_record(decode(bytes(element.kept), where, element.start).strip()), end)
+    return Line(where, decode(bytes(element.kept), where, element.start).strip(), end)
 
 
 def _amiss(cutter: _Cutter, name: str, number: int) -> Flaw | None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from core.data.flaws import Flaw
 from core.data.formats.stream import Reading
 from core.data.formats.text import decode_line, too_long
-from core.data.parsing import parse_record
 from core.data.source import Line, Source
 
 
@@ -20,4 +19,4 @@ def read(source: Source, reading: Reading, limit: int) -> Iterator[Line]:
             where = f"{source.name}:{number}"
             long = length > limit and len(raw) > limit
             text = too_long(raw, limit) if long else decode_line(raw, start)
-            yield Line(where, text if isinstance(text, Flaw) else parse_record(text.strip()), reading.end_byte(end))
+            yield Line(where, text if isinstance(text, Flaw) else text.strip(), reading.end_byte(end))

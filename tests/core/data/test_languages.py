@@ -77,3 +77,15 @@ def test_a_rows_language_is_that_of_most_of_its_text() -> None:
     assert main_language([ENGLISH[0], " ".join(FRENCH)], LIMITS) == "fr"
     assert main_language([ENGLISH[0]], LIMITS) == "en"
     assert main_language(["Oui.", ""], LIMITS) is None
+    assert main_language([], LIMITS) is None
+
+
+def test_with_the_rule_on_a_rows_language_is_that_of_most_characters_of_all_its_texts() -> None:
+    texts = [f"{ENGLISH[0]} {FRENCH[0]}", " ".join([*ENGLISH[1:3], *FRENCH]), FRENCH[1]]
+    assert main_language(texts, LIMITS.model_copy(update={"languages": ("fr", "en")})) == "fr"
+
+
+def test_a_rows_language_is_read_after_code_and_addresses() -> None:
+    code = "```python\nfor item in items:\n    print(item.name, item.price)\n```"
+    assert main_language([f"{code} https://example.com/an-english-page {' '.join(FRENCH)}"], LIMITS) == "fr"
+    assert main_language(["1 2 3 4 5 6 7 8 9 | 10 | 11 | 12 | 13 | 14 | 15 | 16 | 17 | 18"], LIMITS) is None

@@ -138,9 +138,9 @@ def test_a_million_quotes_that_multiply_stay_small(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bait", ['"\n', '"a\n', '""\n', '"",\n', "a\n", '"a"\n"'])
 def test_hostile_quotes_cost_linear_time(tmp_path: Path, bait: str) -> None:
     def cost_s(times: int) -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         lines_of(tmp_path / "a.csv", "prompt\n" + bait * times)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     small, large = min(cost_s(4_000) for _ in range(2)), min(cost_s(16_000) for _ in range(2))
     assert large < 10 * small + 0.1
