@@ -214,12 +214,28 @@ class RejectedQuantisation(Contract):
     reasons: tuple[str, ...]
 
 
+class Merge(Contract):
+    """Onto which weights an adapter was merged and why: the student's own (`base`) or its 4-bit ones (`dequantised`).
+
+    `held_out_losses` are those of the merged model for each that was tried, in nats per completion token.
+    """
+
+    onto: str
+    held_out_losses: dict[str, float]
+    reason: str
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return f"onto {self.onto}: {self.reason}"
+
+
 class GgufModel(Artifact):
-    """All quantisations of one merged model. Files: `<name>-<type>.gguf`."""
+    """All quantisations of one merged model; `merge` is None where it was not recorded. Files: `<name>-<type>.gguf`."""
 
     stage: Literal[Stage.EXPORT] = Stage.EXPORT
     student: ModelRef
     reference_held_out_loss: float
+    merge: Merge | None = None
     quantisations: tuple[Quantisation, ...]
     rejected: tuple[RejectedQuantisation, ...]
 

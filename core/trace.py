@@ -236,6 +236,10 @@ def _of_benchmark(run: BenchmarkRun) -> Iterator[Figure]:
 def _of_gguf(gguf: GgufModel, quantisation: str | None) -> Iterator[Figure]:
     yield "student", _model(gguf.student), "", "student"
     yield "held-out loss, merged", gguf.reference_held_out_loss, _LOSS, "reference_held_out_loss"
+    if gguf.merge is not None:
+        yield "merged onto", f"{gguf.merge.onto}: {gguf.merge.reason}", "", "merge"
+        for onto, loss in gguf.merge.held_out_losses.items():
+            yield f"held-out loss, merged onto {onto}", loss, _LOSS, f"merge.held_out_losses.{onto}"
     files: dict[str, UnprovenQuantisation] = {
         f"quantisations.{index}": file for index, file in enumerate(gguf.quantisations)
     }

@@ -20,7 +20,7 @@ from core.errors import ArtifactError
 from core.export.chat_format import ChatFormat
 from core.export.section import CardTexts
 from core.lineage import parent
-from core.nouns import Adapter, Dataset, LabeledDataset, ModelRef, Quantisation, RejectedQuantisation
+from core.nouns import Adapter, Dataset, LabeledDataset, Merge, ModelRef, Quantisation, RejectedQuantisation
 from core.workspace import Workspace
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -60,6 +60,7 @@ class ModelCard(Contract):
     student: ModelRef
     base_repo: str | None
     teaching: Teaching
+    merge: Merge | None = None
     quantisations: tuple[Quantisation, ...]
     rejected: tuple[RejectedQuantisation, ...]
     chat: ChatFormat | None
@@ -103,6 +104,7 @@ def model_card(
     taught: Teaching,
     *,
     ref: ModelRef,
+    merge: Merge,
     quantisations: Sequence[Quantisation],
     rejected: Sequence[RejectedQuantisation],
     chat: ChatFormat | None,
@@ -117,6 +119,7 @@ def model_card(
         student=ref,
         base_repo=student.source.repo if student.source.kind == "hub" else None,
         teaching=taught,
+        merge=merge,
         quantisations=tuple(quantisations),
         rejected=tuple(rejected),
         chat=chat,

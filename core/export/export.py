@@ -23,7 +23,7 @@ from core.export.convert import Recipe, convert, quantise
 from core.export.divergence import Baseline, Runner, baseline
 from core.export.gate import REQUIRED_METRIC, Gate, Judged, failing, figures, required_increase, worth_redoing
 from core.export.imatrix import importance_matrix
-from core.export.merge import MergeRequest, MergeResult, merge, reference_texts
+from core.export.merge import MergeRequest, MergeResult, choices, merge, recorded, reference_texts
 from core.export.tasks import Tasks, chosen
 from core.lineage import parent
 from core.nouns import Adapter, GgufModel, LabeledDataset
@@ -33,7 +33,7 @@ from core.toolchain import Toolchain
 from core.train import student
 from core.workspace import Workspace
 
-EXPORT_VERSION = 3
+EXPORT_VERSION = 4
 _PACKAGES = ("torch", "transformers", "peft", "gguf")
 
 
@@ -50,6 +50,7 @@ def export(
     publishing, when none of `export.required` is left.
     """
     card = _student_card(adapter, beside)
+    choices(config.merge, adapter)
     toolchain = llama_cpp.ensure(on_event)
     order = Order(
         noun=GgufModel,
@@ -58,7 +59,7 @@ def export(
         config=config,
         parents=(adapter.as_parent(),),
         inputs=(adapter.student.identity,),
-        tools={"llama.cpp": toolchain.identity(), **_versions()},
+        tools={"llama.cpp": toolchain.identity(), **_versions(config)},
         limits=(Limit(metric=REQUIRED_METRIC, op="<=", value=config.max_loss_increase),),
     )
 
@@ -82,9 +83,10 @@ def _student_card(adapter: Adapter, beside: Path | None) -> StudentCard:
     return card
 
 
-def _versions() -> dict[str, str]:
+def _versions(config: ExportConfig) -> dict[str, str]:
+    packages = _PACKAGES if config.merge == "base" else (*_PACKAGES, "bitsandbytes")
     try:
-        return {package: version(package) for package in _PACKAGES}
+        return {package: version(package) for package in packages}
     except PackageNotFoundError as error:
         raise ToolMissing(
             f"the package {error.name} is not installed", remedy="Install the extra: pip install 'edgekiln[train]'"
@@ -144,10 +146,11 @@ class _Export:
             self.card,
             teaching(self.workspace, self.adapter, reference.held_out_loss),
             ref=self.adapter.student,
+            merge=facts.own["merge"],
             quantisations=facts.own["quantisations"],
             rejected=facts.own["rejected"],
             chat=reference.chat,
-            tools={"llama.cpp": self.toolchain.identity(), **_versions()},
+            tools={"llama.cpp": self.toolchain.identity(), **_versions(self.config)},
         )
 
     def _baseline(self, f32: Path, reference: MergeResult, contents: frozenset[str]) -> Baseline | None:
@@ -174,13 +177,15 @@ class _Export:
         labeled = parent(self.workspace, self.adapter, LabeledDataset)
         held_out = list(read_labeled(self.workspace.folder(Stage.LABEL, labeled.artifact_id) / "held_out.jsonl"))
         base = student.folder(self.card, self.on_event)
-        max_length = TrainConfig.model_validate(self.adapter.config).max_length
-        rows = tuple(tokenise(held_out, base, max_length, scratch / "tokens", self.on_event))
+        training = TrainConfig.model_validate(self.adapter.config)
+        rows = tuple(tokenise(held_out, base, training.max_length, scratch / "tokens", self.on_event))
         contents = [message.content for row in held_out for message in row.messages]
         request = MergeRequest(
             base=str(base),
             adapter=str(self.workspace.folder(Stage.TRAIN, self.adapter.artifact_id) / "adapter"),
             target=str(scratch / "merged"),
+            onto=choices(self.config.merge, self.adapter),
+            training=training,
             rows=rows,
             texts=reference_texts(contents),
         )
@@ -207,12 +212,14 @@ def _facts(
     judged: list[Judged], reference: MergeResult, around: Mapping[str, float], adapter: Adapter, config: ExportConfig
 ) -> Facts:
     own = {"reference_held_out_loss": reference.held_out_loss}
-    metrics: Mapping[str, float] = {**own, **figures(judged, reference), **around}
+    tried = {f"merged_held_out_loss.{onto}": loss for onto, loss in reference.held_out_losses.items()}
+    metrics: Mapping[str, float] = {**own, **tried, **figures(judged, reference), **around}
     kept = [file.accepted() for file in judged if not file.reasons]
     return Facts(
         own={
             "student": adapter.student,
             "reference_held_out_loss": reference.held_out_loss,
+            "merge": recorded(config.merge, adapter, reference),
             "quantisations": tuple(kept),
             "rejected": tuple(file.rejected() for file in judged if file.reasons),
         },

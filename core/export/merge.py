@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+from pydantic import Field
+
+from core.config import TrainConfig
 from core.contract import Contract
 from core.data.record import TokenisedRow
+from core.errors import BadConfig
 from core.events import OnEvent, ignore
 from core.export.chat_format import ChatFormat
+from core.export.section import MergeChoice
+from core.nouns import Adapter, Merge
 from core.worker_process import call
+
+PLAIN = "export.merge is base"
+Weights = Literal["base", "dequantised"]
 
 # what tokenizers stumble over: white space, digits, case, accents, other scripts, emoji, combining marks, code
 HARD_TEXTS = (
@@ -23,11 +33,18 @@ HARD_TEXTS = (
 
 
 class MergeRequest(Contract):
-    """The base and adapter folders, the folder to write, and what to measure; `rows` are the held-out ones."""
+    """The base and adapter folders, the folder to write, and what to measure; `rows` are the held-out ones.
+
+    The merge is tried `onto` each of the weights; `keep` stays, None is the one of the lowest held-out loss. `training` says
+    how the 4-bit weights are made.
+    """
 
     base: str
     adapter: str
     target: str
+    onto: tuple[Weights, ...] = Field(default=("base",), min_length=1)
+    keep: Weights | None = None
+    training: TrainConfig
     rows: tuple[TokenisedRow, ...]
     texts: tuple[str, ...]
 
@@ -50,10 +67,12 @@ class GreedyAnswer(Contract):
 class MergeResult(Contract):
     """The merged model's held-out loss (nats per completion token, weights as saved), its type, and its tokenizer's word.
 
-    `dtype` is of the weights as saved, `measured_in` of the computation.
+    `dtype` is of the weights as saved, `measured_in` of the computation; `onto` are the weights that were kept.
     """
 
     held_out_loss: float
+    onto: Weights = "base"
+    held_out_losses: dict[Weights, float] = {}
     measured_in: str = "float32"
     dtype: str
     parameters: int
@@ -66,7 +85,8 @@ class MergeResult(Contract):
 def merge(request: MergeRequest, scratch: Path, on_event: OnEvent = ignore, *, timeout_s: float) -> MergeResult:
     """Write the merged model as a Hugging Face folder and return what it does on the held-out rows.
 
-    The merge is computed in fp32 and saved in the base's own type. DataError when the adapter is another base's.
+    The merge is computed in fp32 and saved in the base's own type. DataError when the adapter is another base's, or when the
+    merged model's loss is no number.
     """
     return call("core.export.worker", request, MergeResult, scratch, on_event, timeout_s=timeout_s)
 
@@ -74,3 +94,35 @@ def merge(request: MergeRequest, scratch: Path, on_event: OnEvent = ignore, *, t
 def reference_texts(contents: Sequence[str]) -> tuple[str, ...]:
     """Return the texts both tokenizers are compared on: the given ones, each once, and the hard ones."""
     return tuple(dict.fromkeys((*contents, *HARD_TEXTS)))
+
+
+def choices(asked: MergeChoice, adapter: Adapter) -> tuple[Weights, ...]:
+    """Return the weights a merge is tried onto; BadConfig for the 4-bit ones of an adapter that was trained without."""
+    if not _is_four_bit(adapter):
+        if asked == "dequantised":
+            raise BadConfig(
+                f"export.merge is dequantised, adapter {adapter.artifact_id} was trained with train.quantisation none: "
+                "there are no 4-bit weights",
+                remedy="Set export.merge=base, or train again with train.quantisation=nf4.",
+            )
+        return ("base",)
+    return ("base", "dequantised") if asked == "auto" else (asked,)
+
+
+def recorded(asked: MergeChoice, adapter: Adapter, result: MergeResult) -> Merge:
+    """Return what was tried, what was kept and why."""
+    return Merge(onto=result.onto, held_out_losses=dict(result.held_out_losses), reason=_reason(asked, adapter, result))
+
+
+def _reason(asked: MergeChoice, adapter: Adapter, result: MergeResult) -> str:
+    if asked != "auto":
+        return f"export.merge is {asked}"
+    if not _is_four_bit(adapter):
+        return "there is one choice: the adapter was trained without 4-bit weights"
+    losses = sorted(result.held_out_losses.values())
+    gain = losses[-1] - losses[0]
+    return f"its held-out loss is lower by {gain:.4f}" if gain else "the held-out losses are equal"
+
+
+def _is_four_bit(adapter: Adapter) -> bool:
+    return TrainConfig.model_validate(adapter.config).quantisation != "none"

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from core.section import Operational, Section
 
 QuantisationType = Literal["F32", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
+MergeChoice = Literal["base", "dequantised", "auto"]
 TensorType = Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0", "IQ4_NL"]
 
 
@@ -73,6 +74,10 @@ class ExportConfig(Section):
     """Which GGUF files are made and how good they must be."""
 
     quantisations: tuple[QuantisationType, ...] = Field(default=("Q8_0", "Q4_K_M", "Q4_0"), min_length=1)
+    merge: MergeChoice = Field(
+        default="base",
+        description="Merge onto the student's own weights, onto the 4-bit ones it was trained on, or onto the better of both",
+    )
     imatrix: bool = Field(default=False, description="Weigh what is rounded by what the training texts use")
     imatrix_tokens: int = Field(
         default=16_384, ge=256, le=1 << 22, description="Tokens of training text the importance matrix is made of, at most"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,11 +24,13 @@ from core.data.record import TokenisedRow
 from core.errors import DataError
 from core.events import OnEvent, Progress
 from core.export.chat_format import ChatFormat, chat_format
-from core.export.merge import GreedyAnswer, MergeRequest, MergeResult, ReferenceText
+from core.export.merge import GreedyAnswer, MergeRequest, MergeResult, ReferenceText, Weights
+from core.train.held_out.worker import summed_loss
 from core.worker_process import main
 
 _GREEDY_PROMPTS = 8
 _GREEDY_TOKENS = 32
+_TASKS: dict[Weights, str] = {"base": "", "dequantised": " onto 4-bit weights"}
 # what belongs to a tokenizer; copied byte for byte, because a tokenizer that is loaded and saved again may change
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -43,23 +46,24 @@ TOKENIZER_FILES = (
 
 
 def work(request: MergeRequest, _folder: Path, on_event: OnEvent) -> MergeResult:
-    """Merge, save, measure what was saved."""
-    base, target = Path(request.base), Path(request.target)
-    on_event(Progress(stage=Stage.EXPORT, task="merge", done=0, total=2, unit="steps"))
-    dtype = AutoConfig.from_pretrained(base).dtype or torch.float32
-    merged = _merged(base, Path(request.adapter))
-    on_event(Progress(stage=Stage.EXPORT, task="merge", done=1, total=2, unit="steps"))
-    merged.to(dtype).save_pretrained(target)
-    parameters = merged.num_parameters()
-    del merged
-    _copy_tokenizer(base, target)
-    on_event(Progress(stage=Stage.EXPORT, task="merge", done=2, total=2, unit="steps"))
-    tokenizer, model = AutoTokenizer.from_pretrained(target), _reloaded(target)
+    """Merge onto every choice of weights, save and measure each, keep one, and let that one answer."""
+    dtype = AutoConfig.from_pretrained(request.base).dtype or torch.float32
+    losses: dict[Weights, float] = {}
+    for onto in request.onto:
+        model = _made(request, onto, dtype, on_event)
+        losses[onto] = _held_out_loss(model, request.rows, _TASKS[onto], on_event)
+    kept = request.keep or _best(losses)
+    if kept != request.onto[-1]:
+        model = _reloaded(_folder_of(request, kept))
+    target = _kept(request, kept)
+    tokenizer = AutoTokenizer.from_pretrained(target)
     return MergeResult(
-        held_out_loss=_held_out_loss(model, request.rows, on_event),
+        held_out_loss=losses[kept],
+        onto=kept,
+        held_out_losses=losses,
         measured_in=str(model.dtype).removeprefix("torch."),
         dtype=str(dtype).removeprefix("torch."),
-        parameters=parameters,
+        parameters=model.num_parameters(),
         has_chat_template=bool(tokenizer.chat_template),
         texts=_reference(tokenizer, request.texts),
         greedy=tuple(_greedy(model, row) for row in request.rows[:_GREEDY_PROMPTS]),
@@ -67,17 +71,69 @@ def work(request: MergeRequest, _folder: Path, on_event: OnEvent) -> MergeResult
     )
 
 
-def _merged(base: Path, adapter: Path) -> PreTrainedModel:
+def _best(losses: Mapping[Weights, float]) -> Weights:
+    """Return the weights with the lowest loss, the first of equals."""
+    return min(losses, key=lambda onto: losses[onto])
+
+
+def _made(request: MergeRequest, onto: Weights, dtype: torch.dtype, on_event: OnEvent) -> PreTrainedModel:
+    """Return the merged model as it was saved."""
+    task, target = _TASKS[onto], _folder_of(request, onto)
+    on_event(Progress(stage=Stage.EXPORT, task=f"merge{task}", done=0, total=2, unit="steps"))
+    merged = _merged(request, onto)
+    on_event(Progress(stage=Stage.EXPORT, task=f"merge{task}", done=1, total=2, unit="steps"))
+    merged.to(dtype).save_pretrained(target)
+    del merged
+    _copy_tokenizer(Path(request.base), target)
+    on_event(Progress(stage=Stage.EXPORT, task=f"merge{task}", done=2, total=2, unit="steps"))
+    return _reloaded(target)
+
+
+def _folder_of(request: MergeRequest, onto: Weights) -> Path:
+    return Path(f"{request.target}-{onto}")
+
+
+def _kept(request: MergeRequest, kept: Weights) -> Path:
+    """Move the merged model that is kept into its place and remove the others."""
+    for onto in request.onto:
+        if onto != kept:
+            shutil.rmtree(_folder_of(request, onto))
+    return _folder_of(request, kept).rename(request.target)
+
+
+def _merged(request: MergeRequest, onto: Weights) -> PreTrainedModel:
     # fp32 on the CPU, on every machine: the merged bytes must not depend on the GPU
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(request.base, dtype=torch.float32)
+    if onto == "dequantised":
+        _take_four_bit_weights(model, request)
     try:
-        merged: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, request.adapter).merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError) as error:
         raise DataError(
-            f"the adapter {adapter} does not fit the base {base}: {str(error).splitlines()[0]}",
+            f"the adapter {request.adapter} does not fit the base {request.base}: {str(error).splitlines()[0]}",
             remedy="Use the adapter with the student it was trained on, or train again.",
         ) from error
     return merged
+
+
+def _take_four_bit_weights(model: PreTrainedModel, request: MergeRequest) -> None:
+    """Put what the training multiplied by in place of the weights it kept in 4 bits; nothing is rounded after that.
+
+    bitsandbytes chooses the 4-bit numbers in fp32 whatever the type of the weights, so they are the training's own where the
+    base's type holds no more digits than the training's.
+    """
+    from bitsandbytes.functional import (
+        dequantize_4bit,
+    )  # with trl, which the next line needs, 4 s that a plain merge spares
+    from bitsandbytes.nn import Linear4bit
+
+    from core.train.worker import load_student
+
+    trained_on = load_student(request.base, request.training, "cpu", torch.float32)
+    for name, module in trained_on.named_modules():
+        if isinstance(module, Linear4bit):
+            plain = dequantize_4bit(module.weight.data, module.weight.quant_state)
+            model.get_submodule(name).weight.data.copy_(plain)
 
 
 def _copy_tokenizer(base: Path, target: Path) -> None:
@@ -130,16 +186,18 @@ def _greedy(model: PreTrainedModel, row: TokenisedRow) -> GreedyAnswer:
 
 
 @torch.inference_mode()
-def _held_out_loss(model: PreTrainedModel, rows: Sequence[TokenisedRow], on_event: OnEvent) -> float:
-    """Return the mean cross-entropy over all completion tokens of all rows, in nats."""
-    total, tokens = 0.0, 0
+def _held_out_loss(model: PreTrainedModel, rows: Sequence[TokenisedRow], which: str, on_event: OnEvent) -> float:
+    """Return the mean cross-entropy over all completion tokens of all rows, in nats; DataError when it is no number."""
+    total, tokens, task = 0.0, 0, f"held-out loss, merged{which}"
     for done, row in enumerate(rows, 1):
-        ids = torch.tensor([row.input_ids], device=model.device)
-        mask = torch.tensor(row.completion_mask[1:], dtype=torch.bool, device=model.device)
-        logits = model(input_ids=ids).logits[0, :-1][mask].double()
-        total += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:][mask], reduction="sum"))
-        tokens += int(mask.sum())
-        on_event(Progress(stage=Stage.EXPORT, task="held-out loss, merged", done=done, total=len(rows), unit="rows"))
+        loss, scored = summed_loss(model, [row], pad=0)
+        total, tokens = total + float(loss), tokens + scored
+        on_event(Progress(stage=Stage.EXPORT, task=task, done=done, total=len(rows), unit="rows"))
+    if not math.isfinite(total):
+        raise DataError(
+            f"the {task} is {total / tokens}, it must be a number",
+            remedy="The adapter's weights are broken: train again, with a lower train.learning_rate.",
+        )
     return total / tokens
 
 

@@ -8,6 +8,7 @@ from core.contract import Artifact, LimitFailure, Stage
 from core.errors import ArtifactError
 from core.lineage import parent
 from core.nouns import Adapter, BenchmarkRun, GgufModel, Measurement, UnprovenQuantisation
+from core.report.quantisations import merge_told
 from core.report.table import Cell, Column, Table
 from core.workspace import Workspace
 
@@ -89,7 +90,7 @@ def _describe(failure: LimitFailure) -> str:
 
 
 def _losses(workspace: Workspace, gguf: GgufModel) -> Iterable[str]:
-    merged = f"merged model before quantisation {gguf.reference_held_out_loss:.4f}"
+    merged = f"merged model before quantisation {gguf.reference_held_out_loss:.4f}{merge_told(gguf.merge)}"
     try:
         adapter = parent(workspace, gguf, Adapter)
     except ArtifactError:

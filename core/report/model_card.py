@@ -12,7 +12,7 @@ from core.files import write_atomic
 from core.nouns import Quantisation
 from core.report.hub_markdown import hub_licence, hub_page, one_line
 from core.report.page import Section
-from core.report.quantisations import MEANING, figures, figures_columns
+from core.report.quantisations import MEANING, figures, figures_columns, merge_told
 from core.report.table import Cell, Column, Table
 
 _TRAINING = (
@@ -84,7 +84,8 @@ def _sections(card: ModelCard) -> Iterable[Section]:
 
 def _file_tables(card: ModelCard) -> Iterable[Table]:
     columns = (Column(key="file", title="file"), *figures_columns())
-    merged = f"before quantisation the held-out loss is {card.teaching.merged_held_out_loss:.4f}"
+    loss = card.teaching.merged_held_out_loss
+    merged = f"before quantisation the held-out loss is {loss:.4f}{merge_told(card.merge)}"
     rows = tuple((file.path, *figures(file)) for file in card.quantisations)
     yield Table(title="What each file is worth", columns=columns, rows=rows, notes=(merged,))
     if card.rejected:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.compare.scoring import TASKS
+from core.export.merge import PLAIN
 from core.export.tasks import BASE, TEACHER
-from core.nouns import GgufModel, UnprovenQuantisation
+from core.nouns import GgufModel, Merge, UnprovenQuantisation
 from core.report.charts import Chart, Record, scatter
 from core.report.page import Page, Section
 from core.report.table import Cell, Column, Table
@@ -21,6 +22,7 @@ TASK_MEANING = (
     "it was trained, as a Q8_0 file; the teacher's answers are those that were hoped for."
 )
 _MIB = 1 << 20
+_WEIGHTS = {"base": "the student's own weights", "dequantised": "the 4-bit weights it was trained on"}
 _COLUMNS = (
     Column(key="type", title="type"),
     Column(key="size_mib", title="size", unit="MiB", digits=1, align="right"),
@@ -56,7 +58,7 @@ def quantisations_table(gguf: GgufModel) -> Table:
         (*figures(file), "yes" if file.type in best else "no", "kept", file.path) for file in gguf.quantisations
     ]
     rows += [(*figures(one.quantisation), None, "rejected: " + "; ".join(one.reasons), None) for one in gguf.rejected]
-    merged = f"before quantisation the held-out loss is {gguf.reference_held_out_loss:.4f}"
+    merged = f"before quantisation the held-out loss is {gguf.reference_held_out_loss:.4f}{merge_told(gguf.merge)}"
     title = f"{gguf.student.name}, export {gguf.artifact_id}"
     return Table(title=title, columns=_COLUMNS, rows=tuple(rows), notes=(merged, *_unmeasured(gguf), MEANING))
 
@@ -95,6 +97,14 @@ def figures(file: UnprovenQuantisation) -> tuple[Cell, ...]:
         far.perplexity_ratio if far else None,
         100 * far.same_top_share if far else None,
     )
+
+
+def merge_told(merge: Merge | None) -> str:
+    """Say onto which weights a model was merged, what the others came to, and why; nothing where it was the plain merge."""
+    if merge is None or (merge.onto == "base" and len(merge.held_out_losses) == 1 and merge.reason == PLAIN):
+        return ""
+    others = [f"onto {_WEIGHTS[name]} {loss:.4f}" for name, loss in merge.held_out_losses.items() if name != merge.onto]
+    return f", merged onto {_WEIGHTS[merge.onto]} ({'; '.join([*others, merge.reason])})"
 
 
 def _unmeasured(gguf: GgufModel) -> tuple[str, ...]:

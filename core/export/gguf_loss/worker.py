@@ -45,7 +45,7 @@ def _check_ids(runner: Runner, rows: Sequence[TokenisedRow], name: str) -> None:
 
 
 def _held_out_loss(runner: Runner, rows: Sequence[TokenisedRow], name: str, on_event: OnEvent) -> float:
-    """Return the mean cross-entropy over all completion tokens, in nats; the same sum as core/export/worker.py."""
+    """Return the mean cross-entropy over all completion tokens, in nats; the same sum as core/train/held_out/worker.py."""
     total, tokens = 0.0, 0
     for done, row in enumerate(rows, 1):
         scored = [i for i in range(1, len(row.input_ids)) if row.completion_mask[i]]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from gguf import GGUFReader
 
-from core.config import ExportConfig
+from core.config import ExportConfig, TrainConfig
 from core.contract import Stage
 from core.data.record import TokenisedRow
 from core.errors import BadConfig, DataError, GateRefused, ProcessFailed
@@ -281,7 +281,14 @@ def test_an_adapter_of_another_base_is_an_error_of_the_data(
     tiny_trained: Trained, smollm_folder: Path, tmp_path: Path
 ) -> None:
     adapter = tiny_trained.workspace.folder(Stage.TRAIN, tiny_trained.adapter.artifact_id) / "adapter"
-    request = MergeRequest(base=str(smollm_folder), adapter=str(adapter), target=str(tmp_path / "out"), rows=(), texts=())
+    request = MergeRequest(
+        base=str(smollm_folder),
+        adapter=str(adapter),
+        target=str(tmp_path / "out"),
+        training=TrainConfig(student="pupil"),
+        rows=(),
+        texts=(),
+    )
     with pytest.raises(DataError, match="does not fit the base"):
         merge(request, tmp_path / "work", timeout_s=120)
 
