@@ -229,8 +229,32 @@ class Merge(Contract):
         return f"onto {self.onto}: {self.reason}"
 
 
+class AdapterFile(Contract):
+    """The adapter alone as a GGUF file, for llama.cpp beside its base; it is not kept where there are reasons against it.
+
+    `held_out_loss` is that of the base's F32 file with it, None where it could not be run; `merged_held_out_loss` that of the
+    model merged onto the base's own weights. Both in nats per completion token.
+    """
+
+    path: str
+    bytes: int
+    r: int
+    lora_alpha: float
+    pairs: int
+    held_out_loss: float | None
+    merged_held_out_loss: float
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return f"rejected: {'; '.join(self.reasons)}" if self.reasons else self.path
+
+
 class GgufModel(Artifact):
-    """All quantisations of one merged model; `merge` is None where it was not recorded. Files: `<name>-<type>.gguf`."""
+    """All quantisations of one merged model; `merge` is None where it was not recorded.
+
+    Files: `<name>-<type>.gguf`, and `<name>-adapter.gguf` where the adapter alone was asked for.
+    """
 
     stage: Literal[Stage.EXPORT] = Stage.EXPORT
     student: ModelRef
@@ -238,6 +262,7 @@ class GgufModel(Artifact):
     merge: Merge | None = None
     quantisations: tuple[Quantisation, ...]
     rejected: tuple[RejectedQuantisation, ...]
+    adapter_file: AdapterFile | None = None
 
 
 class Measurement(Contract):

@@ -240,6 +240,14 @@ def _of_gguf(gguf: GgufModel, quantisation: str | None) -> Iterator[Figure]:
         yield "merged onto", f"{gguf.merge.onto}: {gguf.merge.reason}", "", "merge"
         for onto, loss in gguf.merge.held_out_losses.items():
             yield f"held-out loss, merged onto {onto}", loss, _LOSS, f"merge.held_out_losses.{onto}"
+    if gguf.adapter_file is not None:
+        yield "adapter file", str(gguf.adapter_file), "", "adapter_file.path"
+        yield (
+            "held-out loss, adapter file on its base",
+            gguf.adapter_file.held_out_loss,
+            _LOSS,
+            "adapter_file.held_out_loss",
+        )
     files: dict[str, UnprovenQuantisation] = {
         f"quantisations.{index}": file for index, file in enumerate(gguf.quantisations)
     }

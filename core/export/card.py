@@ -20,7 +20,7 @@ from core.errors import ArtifactError
 from core.export.chat_format import ChatFormat
 from core.export.section import CardTexts
 from core.lineage import parent
-from core.nouns import Adapter, Dataset, LabeledDataset, Merge, ModelRef, Quantisation, RejectedQuantisation
+from core.nouns import Adapter, AdapterFile, Dataset, LabeledDataset, Merge, ModelRef, Quantisation, RejectedQuantisation
 from core.workspace import Workspace
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -63,6 +63,7 @@ class ModelCard(Contract):
     merge: Merge | None = None
     quantisations: tuple[Quantisation, ...]
     rejected: tuple[RejectedQuantisation, ...]
+    adapter_file: AdapterFile | None = None
     chat: ChatFormat | None
     tools: dict[str, str]
 
@@ -107,6 +108,7 @@ def model_card(
     merge: Merge,
     quantisations: Sequence[Quantisation],
     rejected: Sequence[RejectedQuantisation],
+    adapter_file: AdapterFile | None,
     chat: ChatFormat | None,
     tools: dict[str, str],
 ) -> ModelCard:
@@ -122,6 +124,7 @@ def model_card(
         merge=merge,
         quantisations=tuple(quantisations),
         rejected=tuple(rejected),
+        adapter_file=adapter_file,
         chat=chat,
         tools=tools,
     )

@@ -24,7 +24,7 @@ def convert(folder: Path, target: Path, name: str, toolchain: Toolchain, on_even
     """Write a Hugging Face folder as an F32 GGUF; `name` goes into its metadata. ProcessFailed with the converter's words."""
     script = toolchain.source / "convert_hf_to_gguf.py"
     argv = [sys.executable, str(script), str(folder), "--outfile", str(target), "--outtype", "f32", "--model-name", name]
-    _make(argv, target, "convert to GGUF", on_event, timeout_s)
+    make(argv, target, "convert to GGUF", on_event, timeout_s)
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,11 @@ def quantise(
     """Write a GGUF of a type such as Q4_K_M from an F32 one; the bytes do not depend on the number of threads."""
     program = str(toolchain.program("llama-quantize"))
     argv = [program, *recipe.arguments(), str(source), str(target), kind, str(os.cpu_count() or 1)]
-    _make(argv, target, f"quantise {kind}", on_event, timeout_s)
+    make(argv, target, f"quantise {kind}", on_event, timeout_s)
 
 
-def _make(argv: list[str], target: Path, task: str, on_event: OnEvent, timeout_s: float) -> None:
+def make(argv: list[str], target: Path, task: str, on_event: OnEvent, timeout_s: float) -> None:
+    """Run one of llama.cpp's programs that writes a file, telling how large it has become; ProcessFailed with its words."""
     run(argv, log=target.with_suffix(".log"), timeout_s=timeout_s, on_tick=_growth(target, task, on_event))
     if not target.is_file():
         raise ProcessFailed(

@@ -17,6 +17,7 @@ from core.data.record import TokenisedRow, read_labeled
 from core.data.tokens import tokenise
 from core.errors import BadConfig, GateRefused, ToolMissing
 from core.events import Note, OnEvent, ignore
+from core.export.adapter_gguf import SUFFIX, AdapterGguf, require_expressible
 from core.export.card import FILE as CARD
 from core.export.card import README, ModelCard, model_card, teaching
 from core.export.convert import Recipe, convert, quantise
@@ -26,8 +27,8 @@ from core.export.imatrix import importance_matrix
 from core.export.merge import MergeRequest, MergeResult, choices, merge, recorded, reference_texts
 from core.export.tasks import Tasks, chosen
 from core.lineage import parent
-from core.nouns import Adapter, GgufModel, LabeledDataset
-from core.report.model_card import modelfile_name, write_model_card
+from core.nouns import Adapter, AdapterFile, GgufModel, LabeledDataset
+from core.report.model_card import ADAPTER_MODELFILE, modelfile_name, write_model_card
 from core.stage import Facts, Order, produce
 from core.toolchain import Toolchain
 from core.train import student
@@ -51,6 +52,8 @@ def export(
     """
     card = _student_card(adapter, beside)
     choices(config.merge, adapter)
+    if config.adapter_gguf:
+        require_expressible(_folder(adapter, workspace), adapter.artifact_id)
     toolchain = llama_cpp.ensure(on_event)
     order = Order(
         noun=GgufModel,
@@ -81,6 +84,10 @@ def _student_card(adapter: Adapter, beside: Path | None) -> StudentCard:
             remedy="Put the model card back as it was, or train again.",
         )
     return card
+
+
+def _folder(adapter: Adapter, workspace: Workspace) -> Path:
+    return workspace.folder(Stage.TRAIN, adapter.artifact_id) / "adapter"
 
 
 def _versions(config: ExportConfig) -> dict[str, str]:
@@ -134,11 +141,20 @@ class _Export:
             self._one(kind, content, f32, gate, recipe) for kind in sorted(self._types(), key=lambda kind: kind == "F32")
         ]
         judged.sort(key=lambda file: self._types().index(file.type))
+        f32.unlink(missing_ok=True)  # the base's own F32 file takes its room
         around = tasks.around(student.folder(self.card, self.on_event), self.card.name, scratch / "base")
-        facts = _facts(judged, reference, around, self.adapter, self.config)
+        alone = self._alone(content, rows, reference) if self.config.adapter_gguf else None
+        facts = self._facts(judged, reference, around, alone)
         if facts.own["quantisations"]:
             write_model_card(content, self._card(facts, reference))
         return facts
+
+    def _alone(self, content: Path, rows: tuple[TokenisedRow, ...], reference: MergeResult) -> AdapterFile:
+        base = student.folder(self.card, self.on_event)
+        adapter, timeout_s = _folder(self.adapter, self.workspace), self.config.timeout_s
+        made = AdapterGguf(adapter, base, self.card.name, self.toolchain, self.on_event, timeout_s)
+        target = content / f"{self.card.name}{SUFFIX}.gguf"
+        return made.written(target, rows, reference.held_out_losses["base"], content.parent / "adapter")
 
     def _card(self, facts: Facts, reference: MergeResult) -> ModelCard:
         return model_card(
@@ -149,6 +165,7 @@ class _Export:
             merge=facts.own["merge"],
             quantisations=facts.own["quantisations"],
             rejected=facts.own["rejected"],
+            adapter_file=facts.own["adapter_file"],
             chat=reference.chat,
             tools={"llama.cpp": self.toolchain.identity(), **_versions(self.config)},
         )
@@ -182,9 +199,10 @@ class _Export:
         contents = [message.content for row in held_out for message in row.messages]
         request = MergeRequest(
             base=str(base),
-            adapter=str(self.workspace.folder(Stage.TRAIN, self.adapter.artifact_id) / "adapter"),
+            adapter=str(_folder(self.adapter, self.workspace)),
             target=str(scratch / "merged"),
-            onto=choices(self.config.merge, self.adapter),
+            onto=choices(self.config.merge, self.adapter, with_base=self.config.adapter_gguf),
+            keep=None if self.config.merge == "auto" else self.config.merge,
             training=training,
             rows=rows,
             texts=reference_texts(contents),
@@ -207,22 +225,28 @@ class _Export:
             target.unlink()
         return judged
 
-
-def _facts(
-    judged: list[Judged], reference: MergeResult, around: Mapping[str, float], adapter: Adapter, config: ExportConfig
-) -> Facts:
-    own = {"reference_held_out_loss": reference.held_out_loss}
-    tried = {f"merged_held_out_loss.{onto}": loss for onto, loss in reference.held_out_losses.items()}
-    metrics: Mapping[str, float] = {**own, **tried, **figures(judged, reference), **around}
-    kept = [file.accepted() for file in judged if not file.reasons]
-    return Facts(
-        own={
-            "student": adapter.student,
-            "reference_held_out_loss": reference.held_out_loss,
-            "merge": recorded(config.merge, adapter, reference),
-            "quantisations": tuple(kept),
-            "rejected": tuple(file.rejected() for file in judged if file.reasons),
-        },
-        metrics=required_increase(metrics, [file.type for file in kept], config),
-        without_meaning=frozenset({CARD, README, *(modelfile_name(file) for file in kept)}),
-    )
+    def _facts(
+        self,
+        judged: list[Judged],
+        reference: MergeResult,
+        around: Mapping[str, float],
+        alone: AdapterFile | None,
+    ) -> Facts:
+        own = {"reference_held_out_loss": reference.held_out_loss}
+        tried = {f"merged_held_out_loss.{onto}": loss for onto, loss in reference.held_out_losses.items()}
+        if alone is not None and alone.held_out_loss is not None:
+            tried["held_out_loss.adapter"] = alone.held_out_loss
+        metrics: Mapping[str, float] = {**own, **tried, **figures(judged, reference), **around}
+        kept = [file.accepted() for file in judged if not file.reasons]
+        return Facts(
+            own={
+                "student": self.adapter.student,
+                "reference_held_out_loss": reference.held_out_loss,
+                "merge": recorded(self.config.merge, self.adapter, reference),
+                "quantisations": tuple(kept),
+                "rejected": tuple(file.rejected() for file in judged if file.reasons),
+                "adapter_file": alone,
+            },
+            metrics=required_increase(metrics, [file.type for file in kept], self.config),
+            without_meaning=frozenset({CARD, README, ADAPTER_MODELFILE, *(modelfile_name(file) for file in kept)}),
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,67 @@ def read_gguf(path: Path, nominal: str, also: frozenset[str] = frozenset()) -> G
         raise _broken(path, str(error)) from error
     except KeyError as error:
         raise _broken(path, f"key {error.args[0]} is missing or doubled") from error
+
+
+class Pair(Contract):
+    """The shape of a LoRA pair: B (outputs x r) times A (r x inputs)."""
+
+    inputs: int
+    r: int
+    outputs: int
+
+
+class AdapterFacts(Contract):
+    """What an adapter's GGUF file says about itself: its pairs by the tensor of the base they change; and what the base is.
+
+    `names` are the tensors of the base by the modules' names in PyTorch, a module's own name where the base has none.
+    """
+
+    kind: tuple[str | None, str | None]
+    architecture: str
+    lora_alpha: float
+    pairs: dict[str, Pair]
+    base_architecture: str
+    base_shapes: dict[str, tuple[int, ...]]
+    names: dict[str, str]
+
+
+def read_adapter(path: Path, base: Path, modules: Iterable[str]) -> AdapterFacts:
+    """Read an adapter's file beside the F32 file of its base. GateRefused when it is not a whole GGUF file."""
+    try:
+        return _adapter_facts(_open(path), _open(base), modules)
+    except (ValueError, IndexError, TypeError, ArithmeticError, OSError) as error:
+        raise _broken(path, str(error)) from error
+    except KeyError as error:
+        raise _broken(path, f"key {error.args[0]} is missing or doubled") from error
+
+
+def _adapter_facts(reader: Any, base: Any, modules: Iterable[str]) -> AdapterFacts:
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+    named = str(_value(base, "general.architecture"))
+    architecture = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == named)
+    tensor_of = get_tensor_name_map(architecture, int(base.get_field(f"{named}.block_count").contents()))
+    return AdapterFacts(
+        kind=(_value(reader, "general.type"), _value(reader, "adapter.type")),
+        architecture=str(_value(reader, "general.architecture")),
+        lora_alpha=float(reader.fields["adapter.lora.alpha"].contents()),
+        pairs=_pairs({str(tensor.name): tuple(map(int, tensor.shape)) for tensor in reader.tensors}),
+        base_architecture=named,
+        base_shapes={str(tensor.name): tuple(map(int, tensor.shape)) for tensor in base.tensors},
+        names={module: f"{tensor_of.get_name(module) or module}.weight" for module in modules},
+    )
+
+
+def _pairs(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Pair]:
+    """Return the pairs by the name of the tensor they change; shapes are in GGUF's order, the row's length first."""
+    found = {}
+    for name in sorted({name.removesuffix(".lora_a").removesuffix(".lora_b") for name in shapes}):
+        (inputs, r), (rank, outputs) = shapes[f"{name}.lora_a"], shapes[f"{name}.lora_b"]
+        if r != rank:
+            raise ValueError(f"the halves of {name} have ranks {r} and {rank}")
+        found[name] = Pair(inputs=inputs, r=r, outputs=outputs)
+    return found
 
 
 def structure_problems(facts: GgufFacts, *, wants_chat_template: bool) -> list[str]:

@@ -96,8 +96,11 @@ def reference_texts(contents: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*contents, *HARD_TEXTS)))
 
 
-def choices(asked: MergeChoice, adapter: Adapter) -> tuple[Weights, ...]:
-    """Return the weights a merge is tried onto; BadConfig for the 4-bit ones of an adapter that was trained without."""
+def choices(asked: MergeChoice, adapter: Adapter, *, with_base: bool = False) -> tuple[Weights, ...]:
+    """Return the weights a merge is tried onto, the base's own `with_base` in any case.
+
+    BadConfig for the 4-bit ones of an adapter that was trained without.
+    """
     if not _is_four_bit(adapter):
         if asked == "dequantised":
             raise BadConfig(
@@ -106,7 +109,7 @@ def choices(asked: MergeChoice, adapter: Adapter) -> tuple[Weights, ...]:
                 remedy="Set export.merge=base, or train again with train.quantisation=nf4.",
             )
         return ("base",)
-    return ("base", "dequantised") if asked == "auto" else (asked,)
+    return ("base", "dequantised") if asked == "auto" or (with_base and asked != "base") else (asked,)
 
 
 def recorded(asked: MergeChoice, adapter: Adapter, result: MergeResult) -> Merge:

@@ -8,8 +8,8 @@ _QUOTES = '"""'
 _NOT_IN_A_TEMPLATE = ("{{", "}}", _QUOTES)
 
 
-def modelfile(gguf: str, chat: ChatFormat) -> str | None:
-    """Return the Modelfile of a file beside it; None when the chat template holds what its language would read as its own.
+def modelfile(gguf: str, chat: ChatFormat, adapter: str | None = None) -> str | None:
+    """Return the Modelfile of a file beside it, with an adapter's file where there is one; None when the chat template holds what its language would read as its own.
 
     Source of the language: https://github.com/ollama/ollama/blob/main/docs/template.md and modelfile.md.
     """
@@ -17,7 +17,8 @@ def modelfile(gguf: str, chat: ChatFormat) -> str | None:
         return None
     template = _template(chat)
     stop = f'PARAMETER stop "{chat.end_of_turn}"\n' if chat.end_of_turn else ""
-    return f"FROM ./{gguf}\nTEMPLATE {_QUOTES}{template}{_QUOTES}\n{stop}"
+    added = f"ADAPTER ./{adapter}\n" if adapter else ""
+    return f"FROM ./{gguf}\n{added}TEMPLATE {_QUOTES}{template}{_QUOTES}\n{stop}"
 
 
 def _template(chat: ChatFormat) -> str:

@@ -83,6 +83,9 @@ class ExportConfig(Section):
         default=16_384, ge=256, le=1 << 22, description="Tokens of training text the importance matrix is made of, at most"
     )
     tensor_types: TensorTypes = TensorTypes()
+    adapter_gguf: bool = Field(
+        default=False, description="Also write the adapter alone as a GGUF file, for llama.cpp and Ollama beside the base"
+    )
     required: Annotated[tuple[str, ...], Operational] = Field(
         default=("Q8_0",), description="The stage fails without these"
     )

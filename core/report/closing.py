@@ -8,7 +8,7 @@ from core.contract import Artifact, LimitFailure, Stage
 from core.errors import ArtifactError
 from core.lineage import parent
 from core.nouns import Adapter, BenchmarkRun, GgufModel, Measurement, UnprovenQuantisation
-from core.report.quantisations import merge_told
+from core.report.quantisations import adapter_told, merge_told
 from core.report.table import Cell, Column, Table
 from core.workspace import Workspace
 
@@ -35,7 +35,12 @@ def closing_table(workspace: Workspace, gguf: GgufModel, run: BenchmarkRun) -> T
         title=f"What came out: {gguf.student.name} on {run.device}",
         columns=columns,
         rows=tuple(rows),
-        notes=(*_losses(workspace, gguf), *_failures(run), f"files: {workspace.folder(Stage.EXPORT, gguf.artifact_id)}"),
+        notes=(
+            *_losses(workspace, gguf),
+            *adapter_told(gguf.adapter_file),
+            *_failures(run),
+            f"files: {workspace.folder(Stage.EXPORT, gguf.artifact_id)}",
+        ),
     )
 
 

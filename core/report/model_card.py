@@ -19,16 +19,20 @@ _TRAINING = (
     *("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length"),
     *("lr_scheduler_type", "optim", "quantisation", "seed"),
 )
+ADAPTER_MODELFILE = "Modelfile-adapter"
+_BASE_GGUF = "base.gguf"
 _LORA = ("r", "lora_alpha", "lora_dropout", "target_modules")
 
 
 def write_model_card(folder: Path, card: ModelCard) -> None:
-    """Write `README.md`, `model_card.json` and a Modelfile for each GGUF file into a folder."""
+    """Write `README.md`, `model_card.json` and a Modelfile for each GGUF file, the adapter's too, into a folder."""
     write_atomic(folder / FILE, card.model_dump_json(indent=1).encode())
     write_atomic(folder / README, markdown(card).encode())
     for file in card.quantisations:
         if card.chat and (text := modelfile(file.path, card.chat)):
             write_atomic(folder / modelfile_name(file), text.encode())
+    if (alone := _adapter_modelfile(card)) is not None:
+        write_atomic(folder / ADAPTER_MODELFILE, alone.encode())
 
 
 def modelfile_name(file: Quantisation) -> str:
@@ -75,6 +79,7 @@ def _sections(card: ModelCard) -> Iterable[Section]:
     yield Section(heading="Files", text=(MEANING,), tables=tuple(_file_tables(card)))
     yield from _prompt_format(card)
     yield from _running(card)
+    yield from _adapter_alone(card)
     yield _training(card)
     yield _licences(card)
     yield Section(
@@ -113,6 +118,36 @@ def _running(card: ModelCard) -> Iterable[Section]:
         name = card.student.name.casefold()
         lines += ["", "# Ollama", f"ollama create {name} -f {modelfile_name(file)}", f"ollama run {name}"]
     yield Section(heading="How to run it", code="\n".join(lines), language="sh")
+
+
+def _adapter_modelfile(card: ModelCard) -> str | None:
+    file = card.adapter_file
+    return modelfile(_BASE_GGUF, card.chat, file.path) if file and not file.reasons and card.chat else None
+
+
+def _adapter_alone(card: ModelCard) -> Iterable[Section]:
+    file = card.adapter_file
+    if file is None:
+        return
+    if file.reasons:
+        yield Section(heading="The adapter alone", text=(f"Made, refused and not kept: {'; '.join(file.reasons)}",))
+        return
+    told = (
+        f"{file.path} ({file.bytes / (1 << 20):.1f} MiB, r {file.r}, alpha {file.lora_alpha:g}) is what was trained, without the "
+        f"weights it was trained on. llama.cpp adds it to {card.student.name} at load, so that one base serves several adapters: "
+        f"the base's F32 file with it has a held-out loss of {file.held_out_loss:.4f}, the model merged onto the base "
+        f"{file.merged_held_out_loss:.4f}."
+    )
+    lines = ["# the base as a GGUF file, once, by the converter of llama.cpp"]
+    lines += [f"hf download {card.base_repo} --local-dir base"] if card.base_repo else []
+    lines += [f"python convert_hf_to_gguf.py base --outfile {_BASE_GGUF}", ""]
+    lines += ["# llama.cpp", f"llama-cli -m {_BASE_GGUF} --lora {file.path} --jinja"]
+    lines += [f"llama-server -m {_BASE_GGUF} --lora {file.path} --jinja"]
+    if _adapter_modelfile(card):
+        name = Path(file.path).stem.casefold()
+        lines += ["", f"# Ollama, {_BASE_GGUF} beside the Modelfile", f"ollama create {name} -f {ADAPTER_MODELFILE}"]
+        lines += [f"ollama run {name}"]
+    yield Section(heading="The adapter alone", text=(told,), code="\n".join(lines), language="sh")
 
 
 def _training(card: ModelCard) -> Section:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from core.compare.scoring import TASKS
 from core.export.merge import PLAIN
 from core.export.tasks import BASE, TEACHER
-from core.nouns import GgufModel, Merge, UnprovenQuantisation
+from core.nouns import AdapterFile, GgufModel, Merge, UnprovenQuantisation
 from core.report.charts import Chart, Record, scatter
 from core.report.page import Page, Section
 from core.report.table import Cell, Column, Table
@@ -60,7 +60,12 @@ def quantisations_table(gguf: GgufModel) -> Table:
     rows += [(*figures(one.quantisation), None, "rejected: " + "; ".join(one.reasons), None) for one in gguf.rejected]
     merged = f"before quantisation the held-out loss is {gguf.reference_held_out_loss:.4f}{merge_told(gguf.merge)}"
     title = f"{gguf.student.name}, export {gguf.artifact_id}"
-    return Table(title=title, columns=_COLUMNS, rows=tuple(rows), notes=(merged, *_unmeasured(gguf), MEANING))
+    return Table(
+        title=title,
+        columns=_COLUMNS,
+        rows=tuple(rows),
+        notes=(merged, *adapter_told(gguf.adapter_file), *_unmeasured(gguf), MEANING),
+    )
 
 
 def tasks_table(gguf: GgufModel) -> Table | None:
@@ -105,6 +110,18 @@ def merge_told(merge: Merge | None) -> str:
         return ""
     others = [f"onto {_WEIGHTS[name]} {loss:.4f}" for name, loss in merge.held_out_losses.items() if name != merge.onto]
     return f", merged onto {_WEIGHTS[merge.onto]} ({'; '.join([*others, merge.reason])})"
+
+
+def adapter_told(file: AdapterFile | None) -> tuple[str, ...]:
+    """Say what the adapter alone is worth as a file; nothing where none was asked for."""
+    if file is None:
+        return ()
+    if file.reasons:
+        return (f"the adapter alone was made, refused and not kept: {'; '.join(file.reasons)}",)
+    told = f"the base's F32 file with it has a held-out loss of {file.held_out_loss:.4f}"
+    return (
+        f"the adapter alone: {file.path}, {file.bytes / _MIB:.1f} MiB; {told}, the merged one {file.merged_held_out_loss:.4f}",
+    )
 
 
 def _unmeasured(gguf: GgufModel) -> tuple[str, ...]:

@@ -18,9 +18,10 @@ from core.worker_process import call
 
 
 class TrialRequest(Contract):
-    """A GGUF file, the libraries that run it, and what it is asked."""
+    """A GGUF file, with an adapter's file where there is one, the libraries that run it, and what it is asked."""
 
     gguf: str
+    adapter: str | None = None
     toolchain: Toolchain
     rows: tuple[TokenisedRow, ...]
     texts: tuple[ReferenceText, ...]

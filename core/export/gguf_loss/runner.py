@@ -21,9 +21,9 @@ _RENDER_SPECIAL = False
 
 
 class Runner:
-    """One loaded model with a context that holds the longest row."""
+    """One loaded model, with an adapter where there is one, and a context that holds the longest row."""
 
-    def __init__(self, gguf: Path, n_ctx: int) -> None:
+    def __init__(self, gguf: Path, n_ctx: int, adapter: Path | None = None) -> None:
         import llama_cpp
 
         self._c = llama_cpp
@@ -39,7 +39,17 @@ class Runner:
         self._ctx = llama_cpp.llama_init_from_model(self._model, self._context_params(n_ctx))
         if not self._ctx:
             raise refused(self._name, f"llama.cpp cannot open a context of {n_ctx} tokens")
+        if adapter is not None:
+            self._add(adapter)
         self._batch = llama_cpp.llama_batch_init(n_ctx, 0, 1)
+
+    def _add(self, adapter: Path) -> None:
+        loaded = self._c.llama_adapter_lora_init(self._model, str(adapter).encode())
+        if not loaded:
+            raise refused(adapter.name, f"llama.cpp cannot load it as an adapter of {self._name}")
+        adapters, scales = (self._c.llama_adapter_lora_p_ctypes * 1)(loaded), (ctypes.c_float * 1)(1.0)
+        if (status := self._c.llama_set_adapters_lora(self._ctx, adapters, 1, scales)) != 0:
+            raise refused(adapter.name, f"llama_set_adapters_lora gave status {status}")
 
     def _context_params(self, n_ctx: int) -> Any:
         params = self._c.llama_context_default_params()

@@ -23,7 +23,7 @@ def work(request: TrialRequest, _folder: Path, on_event: OnEvent) -> Trial:
     gguf = Path(request.gguf)
     longest = max(len(row.input_ids) for row in request.rows)
     answers = max((len(answer.ids) for answer in request.greedy), default=0)
-    runner = Runner(gguf, longest + max(request.answer_tokens, answers))
+    runner = Runner(gguf, longest + max(request.answer_tokens, answers), Path(request.adapter) if request.adapter else None)
     _check_ids(runner, request.rows, gguf.name)
     differing = [ref.text for ref in request.texts if runner.tokenise(ref.text) != list(ref.ids)]
     loss = _held_out_loss(runner, request.rows, gguf.name, on_event)
