@@ -46,7 +46,7 @@ def identity(card: ModelCard) -> str:
         case HubModel(repo=repo, revision=revision):
             return f"hub:{repo}@{revision}"
         case LocalModel() as source:
-            return f"sha256:{_digest(_local(card.name, source))}"
+            return f"sha256:{bytes_hash(_local(card.name, source))}"
         case EndpointModel(model=name):
             return f"endpoint:{name}"
 
@@ -134,7 +134,8 @@ def _local(name: str, source: LocalModel) -> Path:
     )
 
 
-def _digest(path: Path) -> str:
+def bytes_hash(path: Path) -> str:
+    """Return a hash over a file's bytes, or over the names and bytes of all files below a folder."""
     if path.is_file():
         return sha256_of(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from core.compare.comparison import Entrant
+from core.compare.converted import converted
 from core.contract import Stage
 from core.errors import UsageError
 from core.events import OnEvent
-from core.export.convert import convert
-from core.files import confine, digest_of
+from core.export.adapter_gguf import SUFFIX
+from core.files import confine
 from core.nouns import GgufModel
 from core.promote import current, promoted_file
 from core.toolchain import Toolchain
@@ -19,7 +21,6 @@ from core.workspace import Workspace, load
 
 _PROFILE = re.compile(r"[\w-][\w.-]*")
 _ARTIFACT = re.compile(r"[0-9a-f]{12}")
-_CONVERT_TIMEOUT_S = 7200.0
 
 
 class Found(NamedTuple):
@@ -29,9 +30,10 @@ class Found(NamedTuple):
     model: GgufModel | None = None
 
 
-def find(name: str, workspace: Workspace, scratch: Path, toolchain: Toolchain, on_event: OnEvent) -> Found:
+def find(name: str, workspace: Workspace, kept: ExitStack, toolchain: Toolchain, on_event: OnEvent) -> Found:
     """Return what a name stands for; `name:TYPE` takes another file than the one a promotion would be verified with.
 
+    A Hugging Face folder is converted, and its file stays for as long as `kept` does.
     UsageError when it is nothing, FileTampered or ManifestBroken when the export is not whole.
     """
     if Path(name).suffix == ".gguf" and Path(name).is_file():
@@ -40,7 +42,7 @@ def find(name: str, workspace: Workspace, scratch: Path, toolchain: Toolchain, o
     if _ARTIFACT.fullmatch(place):
         return _of_export(place, place, kind, workspace)
     if place and Path(place).is_dir():
-        return _of_folder(Path(place), kind, scratch, toolchain, on_event)
+        return _of_folder(Path(place), kind, kept, toolchain, on_event)
     if _PROFILE.fullmatch(place) and (pointer := current(workspace, place)) is not None:
         return _of_export(place, pointer.artifact_id, kind, workspace)
     raise UsageError(
@@ -66,8 +68,8 @@ def _of_export(name: str, artifact_id: str, kind: str, workspace: Workspace) -> 
     return of_export(name, load(workspace, Stage.EXPORT, artifact_id, GgufModel), kind, workspace)
 
 
-def _of_folder(folder: Path, kind: str, scratch: Path, toolchain: Toolchain, on_event: OnEvent) -> Found:
-    files = sorted(folder.glob("*.gguf"))
+def _of_folder(folder: Path, kind: str, kept: ExitStack, toolchain: Toolchain, on_event: OnEvent) -> Found:
+    files = sorted(path for path in folder.glob("*.gguf") if not path.stem.endswith(SUFFIX))
     named = [path for path in files if not kind or path.stem.upper().endswith(kind.upper())]
     if len(named) == 1:
         return Found(Entrant(f"{folder.name}/{named[0].name}", named[0]))
@@ -76,7 +78,4 @@ def _of_folder(folder: Path, kind: str, scratch: Path, toolchain: Toolchain, on_
         raise UsageError(f"{folder} holds {len(named)} files for {kind or 'one model'}", remedy=f"Name one: {types}.")
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder} holds no GGUF file and no Hugging Face model", remedy="Name another folder.")
-    target = scratch / f"{digest_of(str(folder.resolve()))[:12]}-{folder.name}-F32.gguf"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    convert(folder, target, folder.name, toolchain, on_event, timeout_s=_CONVERT_TIMEOUT_S)
-    return Found(Entrant(folder.name, target))
+    return Found(Entrant(folder.name, kept.enter_context(converted(folder, toolchain, on_event))))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from core.contract import Contract, Stage
 from core.data.record import LabeledRow, Message
 from core.errors import BrokenRecord, SourceEmpty, SourceMissing
-from core.files import read_json_lines
+from core.files import digest_of, read_json_lines
 from core.lineage import ancestors
 from core.nouns import GgufModel, LabeledDataset
 from core.workspace import Workspace, verify
@@ -69,14 +70,27 @@ def of_model(workspace: Workspace, model: GgufModel, most: int) -> tuple[Questio
 
 
 def of_file(path: Path, most: int) -> tuple[Question, ...]:
-    """Read labelled rows from a file; SourceMissing, BrokenRecord with file and line, SourceEmpty."""
+    """Read labelled rows from a file, a sample of at most so many; SourceMissing, BrokenRecord with file and line, SourceEmpty."""
     try:
-        found = tuple(islice(of_rows(_rows(path)), most))
+        found = sampled(of_rows(_rows(path)), most)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise SourceMissing(f"{path}: {error.strerror}", remedy=_REMEDY) from error
     if not found:
         raise SourceEmpty(f"{path} holds no rows", remedy=_REMEDY)
     return found
+
+
+def sampled(questions: Iterable[Question], most: int) -> tuple[Question, ...]:
+    """Return the questions of the lowest hashes, in their own order: of more rows, the same ones but for those that came in.
+
+    What is hashed is what is asked and hoped for, not the row's id, which may be its line.
+    """
+    chosen = heapq.nsmallest(most, ((_hash(one), place, one) for place, one in enumerate(questions)), key=itemgetter(0, 1))
+    return tuple(one for _, _, one in sorted(chosen, key=itemgetter(1)))
+
+
+def _hash(question: Question) -> str:
+    return digest_of(question.model_dump(mode="json", exclude={"row_id"}))
 
 
 def _rows(path: Path) -> Iterable[LabeledRow]:

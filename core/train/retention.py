@@ -1,16 +1,12 @@
-"""Which checkpoints stay: the newest ones, one from before a run of bad steps, the best, and those somebody is reading."""
+"""Which checkpoints stay: the newest ones, one from before a run of bad steps, the best, and the one in use."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from core.errors import ArtifactMissing
 from core.files import write_atomic
 from core.train import checkpoints
 from core.train.detection import LONGEST_RUN
@@ -28,7 +24,7 @@ def nobody(checkpoint: Path) -> bool:
 
 
 def thin(folder: Path, scratch: Path, in_use: Callable[[Path], bool] = nobody) -> list[Path]:
-    """Delete the checkpoints nobody needs and return them: not the newest, not the best, none in use or held by anybody.
+    """Delete the checkpoints nobody needs and return them: not the newest, not the best, none in use.
 
     `scratch` lies on the same file system and is emptied at the next start: what is half deleted is never met again.
     """
@@ -36,9 +32,9 @@ def thin(folder: Path, scratch: Path, in_use: Callable[[Path], bool] = nobody) -
     kept = {best_of(folder), *_before_a_run(found)}
     dropped = []
     for old in found[:-KEEP]:
-        if old in kept or in_use(old) or not _moved(old, scratch / f"dropped-{old.name}"):
+        if old in kept or in_use(old) or not (old / MANIFEST).exists():  # what was never finished is set aside on resuming
             continue
-        shutil.rmtree(scratch / f"dropped-{old.name}", ignore_errors=True)
+        delete(old, scratch)
         dropped.append(old)
     return dropped
 
@@ -51,7 +47,7 @@ def _before_a_run(found: list[Path]) -> list[Path]:
 
 
 def back_to(folder: Path, scratch: Path, step: int) -> None:
-    """Delete what was taken after a step, held by somebody or not: the training goes on from there on another course."""
+    """Delete what was taken after a step: the training goes on from there on another course."""
     for path in checkpoints.all_in(folder):
         if checkpoints.step_of(path) > step:
             delete(path, scratch)
@@ -59,7 +55,7 @@ def back_to(folder: Path, scratch: Path, step: int) -> None:
 
 
 def delete(checkpoint: Path, scratch: Path) -> None:
-    """Delete a checkpoint, held by somebody or not."""
+    """Delete a checkpoint."""
     scratch.mkdir(parents=True, exist_ok=True)
     aside = scratch / f"abandoned-{checkpoint.name}"
     shutil.rmtree(aside, ignore_errors=True)
@@ -83,45 +79,6 @@ def by_held_out_loss(folder: Path) -> list[Path]:
     measured = scores(folder)
     scored = [path for path in checkpoints.all_in(folder) if checkpoints.step_of(path) in measured]
     return sorted(scored, key=lambda path: measured[checkpoints.step_of(path)])
-
-
-@contextmanager
-def hold(checkpoint: Path) -> Iterator[Path]:
-    """Keep a checkpoint from being deleted, by any process, for as long as the block runs; ArtifactMissing when it is gone.
-
-    The kernel lets go when the holder dies.
-    """
-    path = checkpoint / MANIFEST
-    gone = ArtifactMissing(f"{checkpoint} is gone: newer checkpoints took its place", remedy="Take the newest one.")
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError as error:
-        raise gone from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH)
-        if not path.exists() or path.stat().st_ino != os.fstat(handle).st_ino:
-            raise gone
-        yield checkpoint
-    finally:
-        os.close(handle)
-
-
-def _moved(checkpoint: Path, target: Path) -> bool:
-    """Move a checkpoint that nobody holds; a lock that is free now cannot be taken before the move is done."""
-    path = checkpoint / MANIFEST
-    if not path.exists():  # never finished: nobody can hold it, and whoever resumes sets it aside
-        return False
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.rename(target)
-    except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(handle)
 
 
 def scores(folder: Path) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +44,7 @@ def compare(
     rows
         A file of labelled rows; else the held-out rows of the first export that is named
     prompts
-        How many prompts are asked, at most
+        How many prompts are asked, at most; chosen by their hash, so that a file that grows keeps nearly all of them
     max_tokens
         Tokens of an answer, at most
     html
@@ -67,16 +68,22 @@ def _compared(names: Sequence[str], rows: Path | None, prompts: int, max_tokens:
     from core.compare import entrants, questions
     from core.compare.comparison import Setting, compare
     from core.errors import UsageError
+    from core.workspace import locked
 
     sink, workspace = begin(common), tree(common)
-    folder, toolchain = workspace.root / "comparisons", llama_cpp.ensure(sink)
-    found = [entrants.find(name, workspace, folder, toolchain, sink) for name in names]
-    exports = [one.model for one in found if one.model is not None]
-    if rows is not None:
-        asked, source = questions.of_file(rows, prompts), str(rows)
-    elif exports:
-        asked, source = questions.of_model(workspace, exports[0], prompts), f"the held-out rows of {exports[0].artifact_id}"
-    else:
-        raise UsageError("none of the models is an export here, so there are no prompts", remedy="Name them: --rows FILE")
-    setting = Setting(folder=folder, toolchain=toolchain, max_tokens=max_tokens, timeout_s=_TIMEOUT_S)
-    return compare([one.entrant for one in found], asked, source, setting, sink)
+    with locked(workspace, "edgekiln compare"), ExitStack() as kept:
+        toolchain = llama_cpp.ensure(sink)
+        found = [entrants.find(name, workspace, kept, toolchain, sink) for name in names]
+        exports = [one.model for one in found if one.model is not None]
+        if rows is not None:
+            asked, source = questions.of_file(rows, prompts), str(rows)
+        elif exports:
+            asked = questions.of_model(workspace, exports[0], prompts)
+            source = f"the held-out rows of {exports[0].artifact_id}"
+        else:
+            raise UsageError(
+                "none of the models is an export here, so there are no prompts", remedy="Name them: --rows FILE"
+            )
+        folder = workspace.root / "comparisons"
+        setting = Setting(folder=folder, toolchain=toolchain, max_tokens=max_tokens, timeout_s=_TIMEOUT_S)
+        return compare([one.entrant for one in found], asked, source, setting, sink)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def test_the_report_shows_figures_verdicts_and_every_answer(compared: Comparison
 
 
 def test_names_that_stand_for_nothing_say_what_may_be_named(workspace: Workspace, tmp_path: Path, toolchain) -> None:
-    empty = tmp_path / "empty"
+    kept, empty = ExitStack(), tmp_path / "empty"
     empty.mkdir()
     several = tmp_path / "several"
     several.mkdir()
@@ -153,8 +154,8 @@ def test_names_that_stand_for_nothing_say_what_may_be_named(workspace: Workspace
         "": "is no export",
     }.items():
         with pytest.raises(UsageError, match=said):
-            entrants.find(name, workspace, tmp_path / "scratch", toolchain, ignore)
-    found = entrants.find(f"{several}:Q4_0", workspace, tmp_path / "scratch", toolchain, ignore)
+            entrants.find(name, workspace, kept, toolchain, ignore)
+    found = entrants.find(f"{several}:Q4_0", workspace, kept, toolchain, ignore)
     assert found.entrant.gguf == several / "model-Q4_0.gguf"
 
 
@@ -180,6 +181,20 @@ def test_rows_that_cannot_be_asked_name_file_and_line(tmp_path: Path, text: str 
     with pytest.raises(kind, match=said) as refused:
         of_file(path, 9)
     assert str(path) in refused.value.problem
+
+
+def test_a_sample_of_a_file_stays_when_the_file_grows(tmp_path: Path) -> None:
+    facts = {f"What is {number} and {number}?": f"{2 * number}" for number in range(300)}
+    few = dict(list(facts.items())[:200])
+    asked = [one.messages[0].content for one in of_file(rows_file(tmp_path, few), 20)]
+    assert asked == [question for question in facts if question in asked]  # in the file's order
+    assert asked != list(facts)[:20]
+    grown = [one.messages[0].content for one in of_file(rows_file(tmp_path, facts), 20)]
+    assert set(grown) & set(few) <= set(asked)
+    assert len(set(grown) & set(asked)) >= 10
+    turned = dict(reversed(facts.items()))
+    assert {one.messages[0].content for one in of_file(rows_file(tmp_path, turned), 20)} == set(grown)
+    assert len(of_file(rows_file(tmp_path, few), 999)) == 200
 
 
 def test_rows_that_are_not_there_are_named(tmp_path: Path) -> None:

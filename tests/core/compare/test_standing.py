@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_a_current_model_that_is_not_whole_is_told_and_passed_over(shelf, curren
     heard: list[Event] = []
     refuse_worse(shelf, "pupil", coarse, CONFIG, heard.append)
     with pytest.raises(FileTampered):
-        entrants.find("pupil", shelf, shelf.root, None, ignore)
+        entrants.find("pupil", shelf, ExitStack(), None, ignore)
     file.write_bytes(whole)
     (told,) = [event for event in heard if isinstance(event, Note)]
     assert told.level == "warning"
@@ -156,16 +157,24 @@ def test_a_current_model_that_is_not_whole_is_told_and_passed_over(shelf, curren
 def test_exports_and_profiles_are_found_by_name(shelf, current, fine, toolchain) -> None:
     current(fine)
     for name in (fine.artifact_id, "pupil", "pupil:Q8_0"):
-        found = entrants.find(name, shelf, shelf.root, toolchain, ignore)
+        found = entrants.find(name, shelf, ExitStack(), toolchain, ignore)
         assert found.model == fine
         assert found.entrant.gguf.is_file()
     with pytest.raises(UsageError, match="has no Q4_0") as refused:
-        entrants.find("pupil:Q4_0", shelf, shelf.root, toolchain, ignore)
+        entrants.find("pupil:Q4_0", shelf, ExitStack(), toolchain, ignore)
     assert "Q8_0" in refused.value.remedy
-    assert [question.answer.content for question in of_model(shelf, fine, 3)] == list(ANSWERS[:3])
+    assert [question.answer.content for question in of_model(shelf, fine, 999)] == list(ANSWERS)
+    some = [question.answer.content for question in of_model(shelf, fine, 3)]
+    assert some == [answer for answer in ANSWERS if answer in some]
+    assert len(some) == 3
 
 
-def test_a_hugging_face_folder_is_converted_first(shelf, tiny_smollm_student: Path, toolchain, tmp_path: Path) -> None:
-    found = entrants.find(str(tiny_smollm_student), shelf, tmp_path, toolchain, ignore)
-    assert found.model is None
-    assert found.entrant.gguf.read_bytes()[:4] == b"GGUF"
+def test_a_hugging_face_folder_is_converted_first(
+    shelf, tiny_smollm_student: Path, toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path))
+    with ExitStack() as kept:
+        found = entrants.find(str(tiny_smollm_student), shelf, kept, toolchain, ignore)
+        assert found.model is None
+        assert found.entrant.gguf.read_bytes()[:4] == b"GGUF"
+        assert found.entrant.gguf.is_relative_to(tmp_path / "converted")

@@ -1,33 +1,19 @@
-"""Which checkpoints stay; the holders are real processes."""
+"""Which checkpoints stay."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import ArtifactMissing
 from core.train import checkpoints, retention
 
 _spec = importlib.util.spec_from_file_location("sample_checkpoints", Path(__file__).parent / "sample_checkpoints.py")
 sample = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(sample)
-
-REPOSITORY = Path(__file__).parents[3]
-HOLDER = """
-import sys
-from pathlib import Path
-from core.train.retention import hold
-with hold(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 def steps(root: Path) -> list[int]:
@@ -52,11 +38,10 @@ def test_however_close_they_are_one_from_before_a_run_of_bad_steps_stays(tmp_pat
         assert there[0] >= step - 2 * retention.BEFORE_RUN
 
 
-def test_going_back_takes_away_what_came_after_even_what_somebody_reads(tmp_path):
+def test_going_back_takes_away_what_came_after(tmp_path):
     root = sample.kept(tmp_path, 10, 20, 30)
     retention.write_scores(root, {10: 1.2, 20: 1.1, 30: 0.9})
-    with retention.hold(root / "step-00000030"):
-        retention.back_to(root, root / "writing", 20)
+    retention.back_to(root, root / "writing", 20)
     assert steps(root) == [10, 20]
     assert retention.scores(root) == {10: 1.2, 20: 1.1}
     assert list((root / "writing").iterdir()) == []
@@ -84,25 +69,6 @@ def test_scores_nobody_can_read_only_cost_the_best_its_place(tmp_path, text):
     assert retention.best_of(root) is None
     retention.thin(root, root / "writing")
     assert steps(root) == [20, 30]
-
-
-def test_a_checkpoint_another_process_reads_stays_until_that_process_is_gone(tmp_path):
-    root = sample.kept(tmp_path, 10, 20, 30)
-    command = [sys.executable, "-c", HOLDER, str(root / "step-00000010")]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as holder:
-        assert holder.stdout.readline() == b"held\n"
-        assert retention.thin(root, root / "writing") == []
-        holder.kill()
-    assert retention.thin(root, root / "writing") == [root / "step-00000010"]
-
-
-def test_two_may_read_one_checkpoint_and_one_that_is_gone_is_told(tmp_path):
-    root = sample.kept(tmp_path, 5)
-    with retention.hold(root / "step-00000005"), retention.hold(root / "step-00000005") as held:
-        assert checkpoints.verify(held).taken.step == 5
-    with pytest.raises(ArtifactMissing, match="is gone"), retention.hold(root / "step-00000010"):
-        pass
 
 
 @settings(deadline=None, max_examples=25)  # a sync to disk takes what it takes
