@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -11,6 +11,7 @@ from flows.cli.session import Choice, Common, answer, drawn, named_path, shelf, 
 from flows.cli.stages import run_stage
 
 if TYPE_CHECKING:
+    from core.errors import ToolMissing
     from core.nouns import GgufModel
     from core.workspace import Workspace
 
@@ -21,9 +22,33 @@ app = App(name="export")
 
 
 @app.default
-def _export(*, choice: Choice = _DEFAULT_CHOICE, common: Common = _DEFAULT_COMMON) -> None:
-    """Merge the adapter, convert to GGUF and quantise."""
+def _export(
+    *,
+    to: Literal["gguf", "onnx"] = "gguf",
+    choice: Choice = _DEFAULT_CHOICE,
+    common: Common = _DEFAULT_COMMON,
+) -> None:
+    """Merge the adapter, convert to GGUF and quantise.
+
+    Parameters
+    ----------
+    to
+        The format; onnx is refused with its reason
+    """
+    if to == "onnx":
+        raise _no_onnx()
     run_stage("export", choice, common)
+
+
+def _no_onnx() -> ToolMissing:
+    """Return why no ONNX file is made; the versions are those of the package index's metadata."""
+    from core.errors import ToolMissing
+
+    return ToolMissing(
+        "--to onnx: optimum-onnx 0.1.0, the newest, needs transformers < 4.58 and optimum 2.1; edgekiln's extra train pins "
+        "transformers 5.23.0, so the two cannot be installed together",
+        remedy="Make GGUF files, or merge the adapter and run optimum-cli in a virtual environment of its own.",
+    )
 
 
 @app.command
