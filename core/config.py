@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from core.contract import Contract, Limit
 from core.data.limits import CoverageLimits, DuplicateLimits, PrivacyLimits, QualityWeights, RuleLimits
@@ -137,6 +137,18 @@ class Profile(Contract):
     alerts: AlertConfig = AlertConfig()
     remote: RemoteConfig = RemoteConfig()
     search: SearchConfig = SearchConfig()
+
+    @model_validator(mode="after")
+    def _trains_what_it_can_export(self) -> Self:
+        train, asked = self.train, self.export
+        if asked.merge == "dequantised" and train.quantisation == "none":
+            raise ValueError(
+                "export.merge=dequantised and train.quantisation=none: there are no 4-bit weights to merge onto"
+            )
+        odd = [name for name in ("use_dora", "use_rslora") if getattr(train.lora, name)]
+        if asked.adapter_gguf and odd:
+            raise ValueError(f"export.adapter_gguf=true and train.lora.{odd[0]}=true: llama.cpp's file has no place for it")
+        return self
 
 
 def shipped(folder: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,24 @@ def test_a_value_that_would_fail_later_is_refused_at_once(profile: str, change: 
         load(profile, [change])
     assert why in refused.value.problem
     assert change.partition("=")[0].partition(".")[0] in refused.value.problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (["export.merge=dequantised", "train.quantisation=none"], "there are no 4-bit weights to merge onto"),
+        (
+            ["export.adapter_gguf=true", "train.lora.use_dora=true"],
+            "train.lora.use_dora=true: llama.cpp's file has no place",
+        ),
+        (["export.adapter_gguf=true", "train.lora.use_rslora=true"], "train.lora.use_rslora=true"),
+    ],
+)
+def test_a_training_that_could_not_be_exported_as_asked_is_refused_at_once(changes: list[str], why: str) -> None:
+    with pytest.raises(BadConfig, match=re.escape(why)):
+        load("demo", changes)
+    for change in changes:
+        load("demo", [change])
 
 
 @pytest.mark.parametrize(

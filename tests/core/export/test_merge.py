@@ -77,6 +77,8 @@ def test_auto_says_where_there_is_one_choice_only(tiny_trained: Trained) -> None
     assert "there is one choice" in recorded("auto", plain, result({"base": 1.0})).reason
     assert choices("auto", trained_with(tiny_trained, "fp4")) == ("base", "dequantised")
     assert choices("dequantised", trained_with(tiny_trained, "fp4")) == ("dequantised",)
+    assert choices("dequantised", trained_with(tiny_trained, "fp4"), with_base=True) == ("base", "dequantised")
+    assert choices("base", trained_with(tiny_trained, "fp4"), with_base=True) == ("base",)
 
 
 def test_what_was_kept_is_told_with_both_losses_and_the_reason(tiny_trained: Trained) -> None:
