@@ -25,7 +25,9 @@ _NOT_EXPRESSED = (
     *("use_dora", "use_rslora", "lora_bias", "modules_to_save", "alpha_pattern", "trainable_token_indices"),
     *("layer_replication", "alora_invocation_tokens"),
 )
-_LIMIT = Limit(metric="adapter.loss_difference", op="<=", value=0.02)  # the merged weights are rounded to the base's type
+_LIMIT = Limit(
+    metric="adapter.loss_difference", op="<=", value=0.02
+)  # 1.4e-3 on SmolLM2: merged weights are rounded to bf16
 
 
 def require_expressible(adapter: Path, artifact_id: str) -> None:
