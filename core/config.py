@@ -24,6 +24,7 @@ from core.export.section import ExportConfig as ExportConfig  # noqa: PLC0414  #
 from core.field_types import ProfileName, VariableName
 from core.label.section import LabelConfig as LabelConfig  # noqa: PLC0414  # a section like the others
 from core.mistakes import describe, shortened
+from core.publish.section import PublishConfig
 from core.remote.settings import RemoteConfig
 from core.search.section import SearchConfig as SearchConfig  # noqa: PLC0414  # a section like the others
 from core.section import Operational, Section
@@ -136,6 +137,7 @@ class Profile(Contract):
     ingest: IngestConfig = IngestConfig()
     alerts: AlertConfig = AlertConfig()
     remote: RemoteConfig = RemoteConfig()
+    publish: PublishConfig = PublishConfig()
     search: SearchConfig = SearchConfig()
 
     @model_validator(mode="after")

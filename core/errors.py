@@ -13,6 +13,7 @@ EdgekilnError                 1   other
 |  |- TeacherFailed, BoardUnreachable
 |  |- RemoteFailed: RemoteUnreachable, RemoteSlow, RemoteCorrupt, RemoteNoCredentials, RemoteRefused, RemoteNoBucket,
 |  |  RemoteWrongRegion, RemoteClockSkew, RemoteUnconditional, RemoteDiffers, RemoteLocked, RemoteLockLost
+|  |- HubFailed: HubUnreachable, HubSlow, HubRefused, HubGated, HubMissing, HubNoRevision, HubFull, HubMoved, HubCorrupt
 |- BudgetReached              7   a budget stopped the work
 |- TrainingDiverged           1   a training went wrong and could not be mended
 |- ArtifactError              1   what lies in the workspace
@@ -25,30 +26,33 @@ EdgekilnError                 1   other
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-
-class EdgekilnError(Exception):
-    """Anything edgekiln refuses or fails at; `str()` is two lines, `[code] problem` and `Fix: remedy`."""
-
-    code: ClassVar[str] = "other"
-    exit_status: ClassVar[int] = 1
-    retryable: ClassVar[bool] = False
-
-    def __init__(self, problem: str, *, remedy: str) -> None:
-        super().__init__(problem, remedy)
-        self.problem = problem
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        return f"[{self.code}] {self.problem}\nFix: {self.remedy}"
-
-    def __reduce__(self) -> tuple[object, tuple[type[EdgekilnError], str, str]]:
-        return _restore, (type(self), self.problem, self.remedy)
-
-
-def _restore(kind: type[EdgekilnError], problem: str, remedy: str) -> EdgekilnError:
-    return kind(problem, remedy=remedy)
+from core.error_root import EdgekilnError as EdgekilnError  # noqa: PLC0414 - the whole tree is imported from here
+from core.service_errors import BoardUnreachable as BoardUnreachable  # noqa: PLC0414
+from core.service_errors import HubCorrupt as HubCorrupt  # noqa: PLC0414
+from core.service_errors import HubFailed as HubFailed  # noqa: PLC0414
+from core.service_errors import HubFull as HubFull  # noqa: PLC0414
+from core.service_errors import HubGated as HubGated  # noqa: PLC0414
+from core.service_errors import HubMissing as HubMissing  # noqa: PLC0414
+from core.service_errors import HubMoved as HubMoved  # noqa: PLC0414
+from core.service_errors import HubNoRevision as HubNoRevision  # noqa: PLC0414
+from core.service_errors import HubRefused as HubRefused  # noqa: PLC0414
+from core.service_errors import HubSlow as HubSlow  # noqa: PLC0414
+from core.service_errors import HubUnreachable as HubUnreachable  # noqa: PLC0414
+from core.service_errors import RemoteClockSkew as RemoteClockSkew  # noqa: PLC0414
+from core.service_errors import RemoteCorrupt as RemoteCorrupt  # noqa: PLC0414
+from core.service_errors import RemoteDiffers as RemoteDiffers  # noqa: PLC0414
+from core.service_errors import RemoteFailed as RemoteFailed  # noqa: PLC0414
+from core.service_errors import RemoteLocked as RemoteLocked  # noqa: PLC0414
+from core.service_errors import RemoteLockLost as RemoteLockLost  # noqa: PLC0414
+from core.service_errors import RemoteNoBucket as RemoteNoBucket  # noqa: PLC0414
+from core.service_errors import RemoteNoCredentials as RemoteNoCredentials  # noqa: PLC0414
+from core.service_errors import RemoteRefused as RemoteRefused  # noqa: PLC0414
+from core.service_errors import RemoteSlow as RemoteSlow  # noqa: PLC0414
+from core.service_errors import RemoteUnconditional as RemoteUnconditional  # noqa: PLC0414
+from core.service_errors import RemoteUnreachable as RemoteUnreachable  # noqa: PLC0414
+from core.service_errors import RemoteWrongRegion as RemoteWrongRegion  # noqa: PLC0414
+from core.service_errors import ServiceError as ServiceError  # noqa: PLC0414
+from core.service_errors import TeacherFailed as TeacherFailed  # noqa: PLC0414
 
 
 class ConfigError(EdgekilnError):
@@ -204,112 +208,6 @@ class GateRefused(EdgekilnError):
 
     code = "gate-refused"
     exit_status = 5
-
-
-class ServiceError(EdgekilnError):
-    """A service outside this machine failed."""
-
-    code = "service"
-    exit_status = 6
-    retryable = True
-
-
-class TeacherFailed(ServiceError):
-    """The teacher could not answer."""
-
-    code = "service-teacher"
-
-
-class BoardUnreachable(ServiceError):
-    """The board cannot be reached or used over SSH."""
-
-    code = "service-board"
-
-
-class RemoteFailed(ServiceError):
-    """The object store failed in a way that has no code of its own."""
-
-    code = "service-remote"
-
-
-class RemoteUnreachable(RemoteFailed):
-    """No connection to the object store opens, or it breaks."""
-
-    code = "service-remote-unreachable"
-
-
-class RemoteSlow(RemoteFailed):
-    """The object store does not answer in time, or asks to be asked less."""
-
-    code = "service-remote-slow"
-
-
-class RemoteCorrupt(RemoteFailed):
-    """What the object store took in or gave out is not what was sent."""
-
-    code = "service-remote-corrupt"
-
-
-class RemoteNoCredentials(RemoteFailed):
-    """No key for the object store was found, or only half of one."""
-
-    code = "service-remote-no-credentials"
-    retryable = False
-
-
-class RemoteRefused(RemoteFailed):
-    """The object store refuses the key, or what the key asks for."""
-
-    code = "service-remote-refused"
-    retryable = False
-
-
-class RemoteNoBucket(RemoteFailed):
-    """There is no bucket of that name."""
-
-    code = "service-remote-no-bucket"
-    retryable = False
-
-
-class RemoteWrongRegion(RemoteFailed):
-    """The bucket lies in another region than the one that was asked."""
-
-    code = "service-remote-wrong-region"
-    retryable = False
-
-
-class RemoteClockSkew(RemoteFailed):
-    """This machine's clock is too far from the object store's."""
-
-    code = "service-remote-clock"
-    retryable = False
-
-
-class RemoteUnconditional(RemoteFailed):
-    """The object store does not keep to the conditions of a conditional write."""
-
-    code = "service-remote-unconditional"
-    retryable = False
-
-
-class RemoteDiffers(RemoteFailed):
-    """Something else lies in the object store under a name that is written only once."""
-
-    code = "service-remote-differs"
-    retryable = False
-
-
-class RemoteLocked(RemoteFailed):
-    """Another machine holds the lock in the object store."""
-
-    code = "service-remote-locked"
-
-
-class RemoteLockLost(RemoteFailed):
-    """The lock in the object store expired, or another machine took it."""
-
-    code = "service-remote-lock-lost"
-    retryable = False
 
 
 class BudgetReached(EdgekilnError):

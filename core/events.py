@@ -227,6 +227,18 @@ class Promoted(_Event):
     previous: str | None
 
 
+class Published(_Event):
+    """A model lies outside of this workspace now; `revision` is the commit in a repository, None where there are none."""
+
+    kind: Literal["published"] = "published"
+    artifact_id: str
+    to: str
+    revision: str | None
+    sent: int
+    already_there: int
+    bytes_sent: int
+
+
 class RolledBack(_Event):
     """A profile's pointer was put back."""
 
@@ -260,6 +272,7 @@ Event = Annotated[
     | Continued
     | Leaving
     | Promoted
+    | Published
     | RolledBack,
     Field(discriminator="kind"),
 ]

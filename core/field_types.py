@@ -45,7 +45,22 @@ def _bucket_url(url: str) -> str:
     return f"s3://{bucket}/{prefix}".rstrip("/")
 
 
+_REPOSITORY = re.compile(r"hf://[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[A-Za-z0-9][\w./-]{0,199})?", re.ASCII)
+
+
+def _publish_address(address: str) -> str:
+    if address.startswith("s3://"):
+        url = _bucket_url(address)
+        if url.count("/") < 3:
+            raise ValueError("has no prefix: write s3://bucket/prefix, one for each model")
+        return url
+    if not _REPOSITORY.fullmatch(address):
+        raise ValueError("is neither hf://owner/name, hf://owner/name@branch, nor s3://bucket/prefix")
+    return address
+
+
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,79}$"), AfterValidator(_no_journal)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint)]
 BucketUrl = Annotated[str, AfterValidator(_bucket_url)]
+PublishAddress = Annotated[str, AfterValidator(_publish_address)]

@@ -55,6 +55,19 @@ def write_atomic(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Write a line behind what is there, in one call, so that a kill leaves no half of it between others; DiskFull."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_full_is_an_error(path.parent):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(handle, line + b"\n")
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    sync_folder(path.parent)
+
+
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     try:

@@ -23,6 +23,7 @@ from core.events import (
     Paused,
     Progress,
     Promoted,
+    Published,
     Resumed,
     RolledBack,
     RunFailed,
@@ -100,6 +101,7 @@ def describe(event: Event) -> str:
         _of_run(event)
         or _of_stage(event)
         or _of_work(event)
+        or _of_publishing(event)
         or _of_waiting(event)
         or _of_trial(event)
         or _of_training(event)
@@ -157,6 +159,14 @@ def _of_work(event: Event) -> str:
             return ""
 
 
+def _of_publishing(event: Event) -> str:
+    if not isinstance(event, Published):
+        return ""
+    at = f" at {event.revision[:12]}" if event.revision else ""
+    sent = f"{event.sent} files sent ({event.bytes_sent / 1e6:.1f} MB), {event.already_there} were there"
+    return f"{event.artifact_id} is published to {event.to}{at}: {sent}"
+
+
 def _of_waiting(event: Event) -> str:
     match event:
         case Paused():
@@ -202,7 +212,7 @@ def secret_names(profile: Profile) -> tuple[str, ...]:
     """Return the names of the variables that hold a profile's secrets."""
     judge = profile.label.samples.judge
     of_label = (profile.label.api_key_env, judge.api_key_env if judge else None)
-    named = (*profile.alerts.url_envs, *of_label, *profile.remote.secret_names())
+    named = (*profile.alerts.url_envs, *of_label, *profile.remote.secret_names(), profile.publish.token_env)
     return tuple(name for name in named if name)
 
 

@@ -43,11 +43,13 @@ def call(
     *,
     timeout_s: float,
     grace_s: float = GRACE_S,
+    env: Mapping[str, str] | None = None,
 ) -> Result:
     """Run `python -m module folder` and return its result.
 
     The folder takes `request.json`, `events.jsonl`, `worker.log` and `result.json`. The worker's own EdgekilnError is
     raised here again; ProcessFailed when it died without a word. A worker that is stopped has `grace_s` to end by itself.
+    `env` is added to its environment: a secret goes there, never into the request.
     """
     _prepare(folder, request)
     tail = EventTail(folder / "events.jsonl", on_event)
@@ -56,7 +58,7 @@ def call(
             python_module(module, str(folder)),
             log=folder / "worker.log",
             timeout_s=timeout_s,
-            env={"PYTHONUNBUFFERED": "1", "EDGEKILN_PARENT": str(os.getpid())},
+            env={"PYTHONUNBUFFERED": "1", "EDGEKILN_PARENT": str(os.getpid()), **(env or {})},
             on_tick=tail.forward,
             grace_s=grace_s,
         )

@@ -67,6 +67,11 @@ class Workspace:
         """The lines about what each run did about personal data; only ever added to."""
         return self.root / "audit" / "privacy.jsonl"
 
+    @property
+    def publications(self) -> Path:
+        """The lines about what was published where; only ever added to."""
+        return self.root / "audit" / "publications.jsonl"
+
     def ledger(self, name: str) -> Path:
         """Return the path of a SQLite ledger."""
         return self.root / "ledger" / f"{name}.sqlite"

@@ -13,6 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from core.events import Event
 from core.workspace import Workspace, open_workspace
+from tests.core.hub.place import hub, hub_here  # noqa: F401 - fixtures, found by their names here
 from tests.core.remote.place import keys, place, proxy, s3_server  # noqa: F401 - fixtures, found by their names here
 
 

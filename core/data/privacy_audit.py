@@ -6,7 +6,6 @@ run, while what was done about personal data must be told as long as there is a 
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ from core.data.card import shown_name
 from core.data.limits import PrivacyLimits
 from core.data.name_finders import identity
 from core.data.privacy import PrivacyReport
-from core.files import digest_of, disk_full_is_an_error, sha256_of, sync_folder
+from core.files import append_line, digest_of, sha256_of
 from core.nouns import Dataset
 
 REPORT = "privacy.json"
@@ -77,21 +76,8 @@ def audit(path: Path, folder: Path, dataset: Dataset, limits: PrivacyLimits, sin
             for source in dataset.sources
         ),
     )
-    _append(path, f"{line.model_dump_json()}\n".encode())
+    append_line(path, line.model_dump_json().encode())
     return line
-
-
-def _append(path: Path, line: bytes) -> None:
-    """Write a line behind what is there, in one call, so that a kill leaves no half of it between others."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with disk_full_is_an_error(path.parent):
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(handle, line)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    sync_folder(path.parent)
 
 
 def told(line: AuditLine) -> str:

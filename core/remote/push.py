@@ -58,20 +58,38 @@ def push(
     files = files_of(manifest, str(folder))
     if _is_there(store, f"{name}/{MANIFEST}", manifest):
         return Pushed(name, 0, len(files) + 1, 0, time.perf_counter() - began)
-    sizes = {each.name: each.bytes for each in store.listed(name)}
+    missing = frozenset(ref.path for ref in _missing(store, name, files))
     total = sum(ref.bytes for ref in files)
     with _Sending(store, Telling(f"uploading {name}", total, stage, on_event), stop or threading.Event()) as sending:
         for ref in files:
             path = _checked(folder, ref)
-            target = f"{name}/{ref.path}"
-            if sizes.get(target) == ref.bytes and (stat := store.stat(target)) and stat.sha256 == ref.sha256:
-                sending.there(ref)
+            if ref.path in missing:
+                sending.send(path, f"{name}/{ref.path}", ref)
             else:
-                sending.send(path, target, ref)
+                sending.there(ref)
         sending.finish()
     _put_manifest(store, f"{name}/{MANIFEST}", manifest)
     _take_away_rests(store, name, stage, on_event)
     return Pushed(name, sending.sent + 1, sending.found, sending.bytes + len(manifest), time.perf_counter() - began)
+
+
+def planned(store: Store, folder: Path, name: str) -> tuple[FileRef, ...]:
+    """Return the files that a push would send now; RemoteDiffers when another folder has the name, ArtifactMissing as `push`."""
+    manifest = _manifest(folder)
+    if _is_there(store, f"{name}/{MANIFEST}", manifest):
+        return ()
+    return _missing(store, name, files_of(manifest, str(folder)))
+
+
+def _missing(store: Store, name: str, files: tuple[FileRef, ...]) -> tuple[FileRef, ...]:
+    sizes = {each.name: each.bytes for each in store.listed(name)}
+
+    def lies_there(ref: FileRef) -> bool:
+        target = f"{name}/{ref.path}"
+        stat = store.stat(target) if sizes.get(target) == ref.bytes else None
+        return stat is not None and stat.sha256 == ref.sha256
+
+    return tuple(ref for ref in files if not lies_there(ref))
 
 
 def _manifest(folder: Path) -> bytes:

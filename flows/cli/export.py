@@ -1,4 +1,4 @@
-"""`edgekiln export`: make the GGUF files; show what each is worth."""
+"""`edgekiln export`: make the GGUF files; show what each is worth; publish them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from flows.cli.session import Choice, Common, answer, drawn, named_path, shelf, write_named
+from flows.cli.session import Choice, Common, answer, begin, drawn, named_path, shelf, write_named
 from flows.cli.stages import run_stage
 
 if TYPE_CHECKING:
@@ -77,6 +77,56 @@ def table(
     files, tasks = quantisations_table(found), tasks_table(found)
     document = {**as_document(files), **({"tasks": as_document(tasks)} if tasks else {})}
     answer(common, document, "\n".join(drawn(one) for one in (files, tasks) if one).rstrip("\n"))
+
+
+@app.command
+def publish(
+    artifact: str | None = None,
+    *,
+    to: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    profile: str = "demo",
+    set: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),  # noqa: A002 - it is --set everywhere
+    common: Common = _DEFAULT_COMMON,
+) -> None:
+    """Send a model that passed its gate to a Hugging Face repository or an object store, with its card and checksums.
+
+    Parameters
+    ----------
+    artifact
+        The export's id; else the profile's current model
+    to
+        hf://owner/name[@branch] or s3://bucket/prefix; else what the profile's publish.to says
+    dry_run
+        Only show what would be sent
+    profile
+        A shipped profile, one of your own, or a YAML file
+    set
+        Change a field: --set publish.token_env=MY_TOKEN; may be repeated
+    """
+    from core import config
+    from core.events import tee
+    from core.publish.publish import publish as send
+    from core.report.publication import delivery_table
+    from core.sinks import hiding, log, secret_names
+
+    terminal, asked = begin(common), config.load(profile, (*set, *([f"publish.to={to}"] if to is not None else ())))
+    workspace = shelf(common)
+    found = _found(workspace, artifact or _current(workspace, asked.name))
+    done = send(workspace, found, asked, hiding(secret_names(asked), tee(log, terminal)), dry_run=dry_run)
+    answer(common, done.model_dump(mode="json"), drawn(delivery_table(done)).rstrip("\n"))
+
+
+def _current(workspace: Workspace, profile: str) -> str:
+    from core.errors import ArtifactMissing
+    from core.promote import current
+
+    if (pointer := current(workspace, profile)) is None:
+        raise ArtifactMissing(
+            f"profile {profile} has no current model in {workspace.root}",
+            remedy=f"Run `edgekiln run --profile {profile}`, or name an export: edgekiln export publish ID",
+        )
+    return pointer.artifact_id
 
 
 def _found(workspace: Workspace, artifact: str | None) -> GgufModel:

@@ -104,14 +104,15 @@ def adapter(workspace: Workspace, labels: LabeledDataset) -> Adapter:
     return produce(order, workspace, ignore, lambda content: _files(content, files, own))
 
 
-def gguf_model(workspace: Workspace, trained: Adapter) -> GgufModel:
+def gguf_model(workspace: Workspace, trained: Adapter, more: dict[str, str] | None = None) -> GgufModel:
+    """`more` are files beside the GGUF files."""
     made = {name: _quantisation(name, *figures) for name, figures in TYPES.items()}
     bad = _quantisation("Q4_K_M", 4.8, 3.2)
     own = {
         "student": STUDENT, "reference_held_out_loss": 1.39, "quantisations": tuple(made.values()),
         "rejected": (RejectedQuantisation(quantisation=bad, reasons=("held_out_loss 3.2, limit <= 1.89",)),),
     }  # fmt: skip
-    files = {file.path: trained.content_digest + file.type for file in made.values()}
+    files = {**{file.path: trained.content_digest + file.type for file in made.values()}, **(more or {})}
     order = Order(
         noun=GgufModel,
         stage=Stage.EXPORT,
