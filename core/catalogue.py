@@ -156,7 +156,7 @@ def _require_role(card: ModelCard, role: Literal["teacher", "student"], key: str
     if role not in card.roles:
         raise BadConfig(
             f"{key}={card.name}: its card has the roles {', '.join(card.roles)}",
-            remedy=f"Name a model that can be a {role}: edgekiln models.",
+            remedy=f"Name a model that can be a {role}: edgekiln models known.",
         )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from core.contract import Artifact
-from core.errors import ArtifactMissing
+from core.contract import Artifact, ParentRef
+from core.errors import ArtifactError, ArtifactMissing
 from core.nouns import NOUNS
 from core.workspace import Workspace, read_manifest
 
@@ -32,4 +32,22 @@ def ancestors(workspace: Workspace, artifact: Artifact) -> list[Artifact]:
         if ref.artifact_id not in found:
             found[ref.artifact_id] = read_manifest(workspace, ref.stage, ref.artifact_id, NOUNS[ref.stage])
             waiting.extend(found[ref.artifact_id].parents)
+    return list(found.values())
+
+
+def known_ancestors(workspace: Workspace, artifact: Artifact) -> list[tuple[ParentRef, Artifact | None]]:
+    """Return what an artifact was made from, nearest first, each once; None for what is not here, or is broken."""
+    found: dict[str, tuple[ParentRef, Artifact | None]] = {}
+    waiting = list(artifact.parents)
+    while waiting:
+        ref = waiting.pop(0)
+        if ref.artifact_id in found:
+            continue
+        try:
+            made = read_manifest(workspace, ref.stage, ref.artifact_id, NOUNS[ref.stage])
+        except ArtifactError:
+            found[ref.artifact_id] = (ref, None)
+            continue
+        found[ref.artifact_id] = (ref, made)
+        waiting.extend(made.parents)
     return list(found.values())

@@ -13,7 +13,7 @@ Quantisation = Literal["F32", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"
 
 
 def models_for(role: Literal["teacher", "student"]) -> list[str]:
-    """Return the names of the cards for a role; a card with a mistake is left out, `edgekiln models` tells about it."""
+    """Return the names of the cards for a role; a card with a mistake is left out, `edgekiln models known` tells about it."""
     return [name for name in catalogue.names("models") if role in _roles(name)]
 
 

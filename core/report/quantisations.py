@@ -76,12 +76,13 @@ def tasks_table(gguf: GgufModel) -> Table | None:
     names = [name for name in TASKS if name in found]
     columns = [Column(key=name, title=name.replace("_", " "), unit="%", digits=1, align="right") for name in names]
     whose = [*(file.type for file in gguf.quantisations), *(one.quantisation.type for one in gguf.rejected), BASE, TEACHER]
-    rows = tuple((who, *(_percent(gguf.metrics.get(f"{name}.{who}")) for name in names)) for who in whose)
+    rows = tuple((who, *(percent(gguf.metrics.get(f"{name}.{who}")) for name in names)) for who in whose)
     title = "Right answers on the held-out prompts that have one"
     return Table(title=title, columns=(Column(key="who", title="answered by"), *columns), rows=rows, notes=(TASK_MEANING,))
 
 
-def _percent(share: float | None) -> float | None:
+def percent(share: float | None) -> float | None:
+    """Return a share in percent, None as it is."""
     return None if share is None else 100 * share
 
 

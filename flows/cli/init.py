@@ -19,7 +19,7 @@ description: {description}
 data:
   sources: [{dataset}]  # JSONL, one record a line: messages, prompt and completion, or only prompt
 label:
-  teacher: {teacher}  # a card of `edgekiln models`, or of models/ beside this file
+  teacher: {teacher}  # a card of `edgekiln models known`, or of models/ beside this file
 {backend}train:
   student: {student}
   # preset: auto  # settings for this machine's GPU, or for none; all: edgekiln train presets
@@ -66,7 +66,7 @@ def init(
     import shlex
 
     from core import catalogue
-    from flows.cli.look import known_cards
+    from flows.cli.models import known_cards
 
     path = _path(name)
     cards, mistakes = known_cards()

@@ -1,4 +1,4 @@
-"""The commands that only look: status, runs, show, trace, models."""
+"""The commands that only look: status, runs, show, trace."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from flows.cli.session import Common, answer, answer_table, drawn, shelf
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.catalogue import ModelCard
     from core.report.table import Cell, Table
     from core.runs import RunRecord
     from core.workspace import Workspace
 
 _DEFAULT_COMMON = Common()
 _DIGITS = {"mib": 1}
-_OPTIONAL = {"previous", "started", "reused", "hidden_size", "licence"}
-_SHORT = {"parameters"}
+_OPTIONAL = {"previous", "started", "reused"}
 
 
 def status(*, profile: str | None = None, common: Common = _DEFAULT_COMMON) -> None:
@@ -175,46 +173,11 @@ def trace(what: str, *, common: Common = _DEFAULT_COMMON) -> None:
     answer_table(common, lineage(shelf(common), what))
 
 
-def models(*, common: Common = _DEFAULT_COMMON) -> None:
-    """List the teachers and students that are known: shipped, and your own cards."""
-    cards, mistakes = known_cards()
-    rows = [
-        (
-            card.name,
-            ", ".join(card.roles),
-            card.parameters,
-            card.memory_mib,
-            card.licence,
-            card.hidden_size,
-            card.source.kind,
-        )
-        for card in cards
-    ]
-    titles = {"name": "name", "roles": "roles", "parameters": "size", "memory_mib": "memory MiB"}
-    more = {"licence": "licence", "hidden_size": "hidden size", "source": "source"}
-    answer_table(common, _table("Models", titles | more, rows, mistakes))
-
-
-def known_cards() -> tuple[list[ModelCard], list[str]]:
-    """Return the models whose cards can be read, and what is wrong with the others."""
-    from core import catalogue
-    from core.errors import BadConfig
-
-    cards, mistakes = [], []
-    for name in catalogue.names("models"):
-        try:
-            cards.append(catalogue.model(name))
-        except BadConfig as error:
-            mistakes.append(f"left out: {error.problem}. {error.remedy}")
-    return cards, mistakes
-
-
 def _table(title: str, titles: dict[str, str], rows: Sequence[Sequence[Cell]], notes: Sequence[str] = ()) -> Table:
     from core.report.table import Column, Table
 
     columns = tuple(
-        Column(key=key, title=shown, digits=_DIGITS.get(key), short=key in _SHORT, optional=key in _OPTIONAL)
-        for key, shown in titles.items()
+        Column(key=key, title=shown, digits=_DIGITS.get(key), optional=key in _OPTIONAL) for key, shown in titles.items()
     )
     return Table(title=title, columns=columns, rows=tuple(tuple(row) for row in rows), notes=tuple(notes))
 

@@ -210,7 +210,14 @@ def test_the_commands_that_look_answer_in_text_and_in_one_json_document(
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own handler
     workspace = open_workspace(tmp_path / "ws")
     gguf, run = published_chain.chain(workspace)
-    for command in (["status"], ["runs"], ["models"], ["show", gguf.artifact_id[:8]], ["trace", run.artifact_id]):
+    for command in (
+        ["status"],
+        ["runs"],
+        ["models"],
+        ["models", "known"],
+        ["show", gguf.artifact_id[:8]],
+        ["trace", run.artifact_id],
+    ):
         where = ("--workspace", str(workspace.root))
         assert run_here([*command, *where]) == 0
         assert len(capsys.readouterr().out) > 40
@@ -250,7 +257,7 @@ def test_a_file_that_cannot_be_written_is_no_mistake_in_edgekiln(
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_an_encoding_without_our_characters_is_no_error(encoding: str) -> None:
-    program = [sys.executable, "-m", "flows.cli.main", "models"]
+    program = [sys.executable, "-m", "flows.cli.main", "models", "known"]
     env = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(program, cwd=ROOT, env=env, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -260,7 +267,7 @@ def test_an_encoding_without_our_characters_is_no_error(encoding: str) -> None:
 @pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- 2>&- <&-"])
 def test_a_closed_stream_is_no_error(closed: str) -> None:
     done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -m flows.cli.main models {closed}"],
+        ["bash", "-c", f"{sys.executable} -m flows.cli.main models known {closed}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -365,7 +372,7 @@ def test_init_takes_the_end_of_input_for_no_answer(
 def test_a_broken_card_of_the_users_spoils_no_other(tmp_path: Path) -> None:
     (tmp_path / "edgekiln" / "models").mkdir(parents=True)
     (tmp_path / "edgekiln" / "models" / "mine.yaml").write_text("roles: [cook]", encoding="utf-8")
-    for arguments in (["models"], ["init", "new"]):
+    for arguments in (["models", "known"], ["init", "new"]):
         done = subprocess.run(
             [sys.executable, "-m", "flows.cli.main", *arguments],
             cwd=tmp_path,
@@ -519,7 +526,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("homeless")
 def test_a_user_without_home_is_told_which_folders_to_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_here(["models"]) == 4
+    assert run_here(["models", "known"]) == 4
     told = capsys.readouterr().err
     assert told.startswith("[environment] this user has no home folder")
     assert "EDGEKILN_CACHE" in told
@@ -532,7 +539,7 @@ def test_a_user_without_home_who_names_the_folders_can_work(
 ) -> None:
     for name in ("EDGEKILN_CACHE", "XDG_CONFIG_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    assert run_here(["models"]) == 0
+    assert run_here(["models", "known"]) == 0
     assert run_here(["bug-report", "-o", str(tmp_path / "report.md"), "--workspace", str(tmp_path / "ws")]) == 0
     assert "is written" in capsys.readouterr().out
 
