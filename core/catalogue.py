@@ -29,7 +29,10 @@ class PackagedGguf(Contract):
 
 
 class HubModel(Contract):
-    """A Hugging Face repository at a revision; `token_env` names the variable with the token of a gated one."""
+    """A Hugging Face repository; `token_env` names the variable with the token of a gated one.
+
+    A `revision` that is a branch or tag is resolved to its commit when the model is used (core/hub/revision.py).
+    """
 
     kind: Literal["hub"] = "hub"
     repo: str

@@ -186,6 +186,12 @@ def hf_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "huggingface"
 
 
+def hub_cache() -> Path:
+    """Return the folder in which huggingface_hub keeps what it fetched."""
+    named = os.environ.get("HF_HUB_CACHE")
+    return Path(named).expanduser() if named else hf_home() / "hub"
+
+
 def environment_variables(names: Iterable[str]) -> dict[str, str]:
     """Return those of the named environment variables that are set and not empty."""
     return {name: value for name in names if (value := os.environ.get(name))}

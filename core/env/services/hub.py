@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from core.catalogue import HubModel
-from core.config import environment_variables, hf_home
+from core.config import environment_variables, hf_home, hub_cache
 from core.contract import Contract
 from core.env.services.web import Way, get, shown, way_to
 
@@ -104,9 +104,7 @@ def _cached(source: HubModel) -> str | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    variables = environment_variables(["HF_HUB_CACHE"])
-    folder = variables.get("HF_HUB_CACHE", hf_home() / "hub")
-    found = try_to_load_from_cache(source.repo, "config.json", cache_dir=folder, revision=source.revision)
+    found = try_to_load_from_cache(source.repo, "config.json", cache_dir=hub_cache(), revision=source.revision)
     if not isinstance(found, str) or not any(Path(found).parent.glob("*.safetensors")):
         return None
     return str(Path(found).parent)

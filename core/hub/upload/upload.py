@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from core.config import secret
 from core.contract import Contract, Sha256
-from core.errors import ToolMissing
 from core.events import OnEvent
+from core.hub.failures import needed
 from core.worker_process import call
 
 _TIMEOUT_S = 48 * 3600.0
@@ -51,11 +50,7 @@ class Uploaded(Contract):
 
 def upload(request: UploadRequest, scratch: Path, on_event: OnEvent) -> Uploaded:
     """Send what is not there yet and commit; ToolMissing without huggingface_hub or the token's variable, HubFailed."""
-    if find_spec("huggingface_hub") is None:
-        raise ToolMissing(
-            f"hf://{request.repo} needs huggingface_hub, which is not installed",
-            remedy='Install it: pip install "edgekiln[train]"',
-        )
+    needed(request.repo)
     token = {"HF_TOKEN": secret(request.token_env)} if request.token_env else {}
     env = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", **token}
     return call("core.hub.upload.worker", request, Uploaded, scratch, on_event, timeout_s=_TIMEOUT_S, env=env)

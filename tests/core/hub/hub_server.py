@@ -54,6 +54,8 @@ class Hub:
     says: dict[str, tuple[int, str, str]] = field(default_factory=dict)  # part of a path: status, error code, message
     cut_up: list[int] = field(default_factory=list)  # the next bodies sent are cut after so many bytes
     cut_down: list[int] = field(default_factory=list)  # ... or given
+    stall_down: list[int] = field(default_factory=list)  # the next bodies given stop after so many bytes
+    sizes: dict[str, int] = field(default_factory=dict)  # what is told of a file in place of the truth
     garbled: set[str] = field(default_factory=set)  # paths of files given with one bit changed
     stalled: set[str] = field(default_factory=set)  # parts of paths that are never answered
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -196,7 +198,8 @@ class _Answer(BaseHTTPRequestHandler):
         told = []
         for path, data in repo.commits[str(repo.resolve(revision))].items():
             lfs = {"lfs": {"oid": sha256(data), "size": len(data), "pointerSize": 130}} if path.endswith(LARGE) else {}
-            told.append({"type": "file", "path": path, "size": len(data), "oid": blob_id(data), **lfs})
+            size = self.hub.sizes.get(path, len(data))
+            told.append({"type": "file", "path": path, "size": size, "oid": blob_id(data), **lfs})
         self._say(200, told)
 
     def _preupload(self, body: bytes, repo: Repo, revision: str) -> None:
@@ -254,16 +257,20 @@ class _Answer(BaseHTTPRequestHandler):
         if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             start, status = int(asked[1]), 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        if self.command == "GET" and self.hub.cut_down:
+        if self.command == "GET" and file.endswith(LARGE) and (self.hub.cut_down or self.hub.stall_down):
             return self._cut(data[start:], headers, status)
         return self._give(data[start:], headers, status)
 
     def _cut(self, data: bytes, headers: dict[str, str], status: int) -> None:
-        kept = data[: self.hub.cut_down.pop(0)]
+        stalls = bool(self.hub.stall_down)
+        kept = data[: (self.hub.stall_down if stalls else self.hub.cut_down).pop(0)]
         self._give(kept, {**headers, "Content-Length": str(len(data))}, status)
         self.wfile.flush()
-        self.connection.shutdown(socket.SHUT_RDWR)
         self.close_connection = True
+        if stalls:
+            self.hub.go_on.wait(20)
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # its store speaks a protocol of its own
     monkeypatch.setenv("MY_TOKEN", TOKEN)
     with serving() as made:
@@ -48,7 +49,8 @@ def hub_here(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
             made: Contract = import_module(module).work(request, folder, on_event)
         return made
 
-    monkeypatch.setattr("core.hub.upload.upload.call", call)
+    for client in ("core.hub.upload.upload", "core.hub.download.download"):
+        monkeypatch.setattr(f"{client}.call", call)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
     template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
