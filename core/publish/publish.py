@@ -147,6 +147,7 @@ def _to_hub(profile: Profile, gguf: GgufModel, staged: Path, on_event: OnEvent, 
             for ref in _refs(staged)
         ),
         checksums=CHECKSUMS,
+        mark=CARD,
         token_env=profile.publish.token_env,
         timeout_s=profile.publish.timeout_s,
         dry_run=dry_run,

@@ -26,6 +26,7 @@ class Outgoing(Contract):
 class UploadRequest(Contract):
     """What goes where. `checksums` is the file in `sha256sum` form: what an earlier one there lists and this one does not is removed.
 
+    An earlier one is of ours where it lists `mark`: a stranger's checksums remove nothing.
     `timeout_s` is the hub's longest silence; `token_env` is told in errors only, the token itself is in the environment.
     """
 
@@ -34,6 +35,7 @@ class UploadRequest(Contract):
     message: str
     files: tuple[Outgoing, ...]
     checksums: str
+    mark: str
     token_env: str | None
     timeout_s: float
     dry_run: bool

@@ -57,6 +57,8 @@ def _left_over(api: Any, request: UploadRequest, head: str, there: dict[str, Any
     path = api.hf_hub_download(request.repo, request.checksums, revision=head, local_dir=folder / "before")
     lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     before = {line[66:] for line in lines if line[64:66] == "  "}
+    if request.mark not in before:
+        return ()
     return tuple(sorted((before & there.keys()) - {file.path for file in request.files}))
 
 

@@ -80,6 +80,8 @@ def sha256(data: bytes) -> str:
 
 class _Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # headers and body go together
     hub: Hub
 
     def log_message(self, *_: object) -> None:
@@ -141,6 +143,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+        self.wfile.flush()
 
     def _route(self, path: str, body: bytes) -> None:
         routes = (

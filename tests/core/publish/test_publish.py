@@ -123,6 +123,16 @@ def test_what_is_there_already_is_not_sent_again_and_an_older_model_s_files_go(
     assert sorted(repo.head()) == sorted([".gitattributes", "mine.txt", *LEAVING])
 
 
+def test_files_that_a_stranger_s_checksums_list_are_left_alone(
+    workspace: Workspace, model: GgufModel, hub_here: Hub
+) -> None:
+    repo = hub_here.repo()
+    repo.commit("main", {"theirs.gguf": b"weights", CHECKSUMS: b"0" * 64 + b"  theirs.gguf\n"})
+    done = publish(workspace, model, TO_HUB)
+    assert done.publication.removed == ()
+    assert repo.head()["theirs.gguf"] == b"weights"
+
+
 def test_a_dry_run_tells_what_would_be_sent_and_writes_nothing(
     workspace: Workspace, model: GgufModel, hub_here: Hub
 ) -> None:
@@ -144,6 +154,7 @@ def test_a_branch_is_published_to_by_its_name(workspace: Workspace, model: GgufM
     assert "hf repos branch create ada/tutor other" in caught.value.remedy
 
 
+@pytest.mark.full
 def test_a_connection_cut_in_the_middle_of_a_file_is_taken_up(
     workspace: Workspace, model: GgufModel, hub_here: Hub
 ) -> None:
@@ -254,6 +265,7 @@ def test_a_prefix_gets_the_files_with_the_manifest_last_and_is_written_once(
         publish(workspace, exported(workspace, "other"), to, dry_run=True)
 
 
+@pytest.mark.full
 def test_an_object_store_that_refuses_the_key_ends_the_publishing(
     workspace: Workspace, model: GgufModel, place: Place, proxy: Proxy
 ) -> None:
