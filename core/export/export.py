@@ -81,7 +81,7 @@ def _student_card(adapter: Adapter, beside: Path | None) -> StudentCard:
     if (identity := models.identity(card)) != adapter.student.identity:
         raise BadConfig(
             f"model {card.name!r} is {identity} today, the adapter was trained on {adapter.student.identity}",
-            remedy="Put the model card back as it was, or train again.",
+            remedy="Put the model card back as it was (a hub's branch that moved: name the commit as its revision), or train again.",
         )
     return card
 
