@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -21,6 +21,7 @@ from core.workspace import MANIFEST, MAX_MANIFEST_BYTES
 
 _MIB = 1 << 20
 _LOOK_S = 0.2
+_PUT_TOGETHER = "before-parameter-build.s3.CompleteMultipartUpload"
 _REMEDY = "The folder is not sent. Make it anew: run the same command again."
 
 
@@ -62,10 +63,11 @@ def push(
     total = sum(ref.bytes for ref in files)
     with _Sending(store, Telling(f"uploading {name}", total, stage, on_event), stop or threading.Event()) as sending:
         for ref in files:
-            path = _checked(folder, ref)
+            path = _present(folder, ref)
             if ref.path in missing:
                 sending.send(path, f"{name}/{ref.path}", ref)
             else:
+                _check(path, ref)
                 sending.there(ref)
         sending.finish()
     _put_manifest(store, f"{name}/{MANIFEST}", manifest)
@@ -132,15 +134,18 @@ def _take_away_rests(store: Store, name: str, stage: Stage | None, on_event: OnE
         on_event(Note(stage=stage, text=text))
 
 
-def _checked(folder: Path, ref: FileRef) -> Path:
+def _present(folder: Path, ref: FileRef) -> Path:
     path = confine(folder, ref.path)
     if not path.is_file():
         raise FileTampered(f"{path} is missing", remedy=_REMEDY)
     if (size := path.stat().st_size) != ref.bytes:
         raise FileTampered(f"{path} has {size} bytes, its manifest says {ref.bytes}", remedy=_REMEDY)
+    return path
+
+
+def _check(path: Path, ref: FileRef) -> None:
     if (digest := sha256_of(path)) != ref.sha256:
         raise FileTampered(f"{path} has sha256 {digest[:12]}, its manifest says {ref.sha256[:12]}", remedy=_REMEDY)
-    return path
 
 
 @dataclass
@@ -150,23 +155,34 @@ class _Upload:
     ref: FileRef
     tries: int = 1
     counted: int = 0
+    judged: threading.Event = field(default_factory=threading.Event)
+    sound: bool = False
 
 
 class _Sending:
-    """Uploads under way: at most `remote.threads` requests and `remote.max_mbs` for all of them together."""
+    """Uploads under way: at most `remote.threads` requests and `remote.max_mbs` for all of them together.
+
+    A file that goes in parts is hashed while they are sent: they are no object before they are put together, and that waits
+    for the hash.
+    """
 
     def __init__(self, store: Store, telling: Telling, stop: threading.Event) -> None:
         self._store, self._telling, self._stop = store, telling, stop
         self._manager = _transfer_manager(store)
         self._ended: SimpleQueue[_Upload] = SimpleQueue()
         self._futures: dict[str, Any] = {}
+        self._in_parts: dict[str, _Upload] = {}
         self.sent = self.found = self.bytes = 0
 
     def __enter__(self) -> _Sending:
+        self._store.client.meta.events.register(_PUT_TOGETHER, self._wait_for_the_hash)
         return self
 
     def __exit__(self, *failure: object) -> None:
+        for upload in self._in_parts.values():
+            upload.judged.set()
         self._manager.__exit__(*failure)  # its shutdown(cancel=True) raises a TypeError (s3transfer 0.19.3)
+        self._store.client.meta.events.unregister(_PUT_TOGETHER, self._wait_for_the_hash)
 
     def there(self, ref: FileRef) -> None:
         self.found += 1
@@ -174,18 +190,38 @@ class _Sending:
 
     def send(self, path: Path, target: str, ref: FileRef) -> None:
         self._settle(wait=False)
-        self._submit(_Upload(path, target, ref))
+        upload = _Upload(path, target, ref)
+        if not self._goes_in_parts(ref):
+            _check(path, ref)
+            self._submit(upload)
+            return
+        self._in_parts[self._store.key(target)] = upload
+        self._submit(upload)
+        _check(path, ref)
+        upload.sound = True
+        upload.judged.set()
 
     def finish(self) -> None:
         while self._futures:
             self._settle(wait=True)
         self._telling.tell(last=True)
 
+    def _goes_in_parts(self, ref: FileRef) -> bool:
+        return ref.bytes > self._store.config.part_mib * _MIB
+
+    def _wait_for_the_hash(self, params: dict[str, Any], **_: object) -> None:
+        upload = self._in_parts.get(params["Key"])
+        if upload is None:
+            return
+        upload.judged.wait()
+        if not upload.sound:
+            raise Stopped
+
     def _submit(self, upload: _Upload) -> None:
-        config, metadata = self._store.config, {SHA256: upload.ref.sha256}
-        whole = upload.ref.bytes <= config.part_mib * _MIB
+        metadata = {SHA256: upload.ref.sha256}
         sums = self._store.checksum(upload.ref.sha256)
-        if not whole:  # each part has a sum of its own; without TLS boto3 signs its bytes, which is the same sum once more
+        if self._goes_in_parts(upload.ref):
+            # each part has a sum of its own; without TLS boto3 signs its bytes, which is the same sum once more
             sums = {"ChecksumAlgorithm": "SHA256"} if sums and self._store.encrypted else {}
         with self._store.recognised():
             self._futures[upload.target] = self._manager.upload(
@@ -214,7 +250,8 @@ class _Sending:
                 raise
             pause(upload.tries)
             self._telling.add(-upload.counted)
-            self._submit(_Upload(upload.path, upload.target, upload.ref, upload.tries + 1))
+            upload.tries, upload.counted = upload.tries + 1, 0
+            self._submit(upload)
             return
         self.sent += 1
         self.bytes += upload.ref.bytes

@@ -36,9 +36,9 @@ class RemoteConfig(Section):
         default=60.0, gt=0, le=3600, description="Longest silence of the store"
     )
     attempts: Annotated[int, Operational] = Field(default=5, ge=1, le=20, description="Times one request is tried")
-    threads: Annotated[int, Operational] = Field(default=4, ge=1, le=64, description="Requests at the same time")
+    threads: Annotated[int, Operational] = Field(default=10, ge=1, le=64, description="Requests at the same time")
     part_mib: Annotated[int, Operational] = Field(
-        default=16, ge=5, le=5120, description="Part of a multipart upload; a larger file is sent in parts"
+        default=8, ge=5, le=5120, description="Part of a multipart upload; a larger file is sent in parts"
     )
     max_mbs: Annotated[float | None, Operational] = Field(default=None, gt=0, description="Upload at most, in MB/s")
     patience_s: Annotated[float, Operational] = Field(

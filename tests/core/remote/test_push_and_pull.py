@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from core.errors import (
     UsageError,
 )
 from core.events import Event, Note, Progress
+from core.files import sha256_of
 from core.remote.pull import folders, pull, pull_newest
 from core.remote.push import Stopped, push
 from core.remote.store import Store
@@ -104,6 +106,37 @@ def test_a_file_that_is_not_what_its_manifest_says_is_not_sent(place: Place, fol
     with pytest.raises(ArtifactMissing, match="never finished"):
         push(place.store(), here, NAME)
     assert not [key for key in place.names() if key.endswith(("manifest.json", "model.safetensors"))]
+
+
+def test_a_file_in_parts_that_is_not_what_its_manifest_says_never_becomes_an_object(place: Place, folder: Make) -> None:
+    here = folder(big=12 << 20)
+    (here / "big").write_bytes(b"x" * (12 << 20))
+    with pytest.raises(FileTampered, match="sha256"):
+        push(place.store(), here, NAME)
+    assert not [key for key in place.names() if NAME in key]
+    assert not place.client.list_multipart_uploads(Bucket=place.bucket).get("Uploads")
+
+
+def test_parts_are_put_together_only_after_the_files_hash_is_known(
+    place: Place, folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, store = folder(big=12 << 20), place.store()
+    arrived: list[int] = []
+    objects: list[str] = []
+
+    def slowly(path: Path) -> str:
+        until = time.monotonic() + 10
+        while place.manners.sent("PUT", "/big") < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.1)  # for the request that puts them together, if it came now
+        arrived.append(place.manners.sent("PUT", "/big"))
+        objects.extend(key for key in place.names() if key.endswith("/big"))
+        return sha256_of(path)
+
+    monkeypatch.setattr("core.remote.push.sha256_of", slowly)
+    push(store, here, NAME)
+    assert (arrived[0], objects) == (3, [])
+    assert [key for key in place.names() if key.endswith("/big")]
 
 
 def test_a_name_is_written_once(place: Place, folder: Make) -> None:
