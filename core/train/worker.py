@@ -66,7 +66,9 @@ def work(request: TrainRequest, folder: Path, on_event: OnEvent) -> TrainResult:
         try:
             return _train(request, Stop(watcher, attendance_of(request), on_event), on_event)
         except Halt as halt:
-            leave(folder, halt.halted)
+            if several.is_first():
+                leave(folder, halt.halted)
+            several.wait_for_all()  # the launcher ends all processes as soon as one has ended
             raise TrainingDiverged(
                 f"{halt} (train.learning_rate {request.config.learning_rate:g})",
                 remedy="Lower train.learning_rate or train.max_grad_norm; the checkpoints before that step are kept.",

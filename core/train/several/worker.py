@@ -5,6 +5,7 @@ Part of the train worker. One process is the case of one: nothing is sent. All a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 import torch
@@ -36,6 +37,15 @@ def summed(*mine: int) -> tuple[int, ...]:
     numbers = torch.tensor(mine, dtype=torch.int64)
     distributed.all_reduce(numbers, group=_beside())
     return tuple(numbers.tolist())
+
+
+def together(mine: Iterable[int]) -> list[int]:
+    """Return the numbers of all processes, each once, in order; every process must ask at the same point."""
+    if ranks() == 1:
+        return sorted(set(mine))
+    of_all: list[list[int]] = [[] for _ in range(ranks())]
+    distributed.all_gather_object(of_all, list(mine), group=_beside())
+    return sorted({number for of_one in of_all for number in of_one})
 
 
 @cache

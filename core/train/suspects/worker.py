@@ -17,6 +17,8 @@ from core.train.course import Course
 from core.train.detection import LONGEST_RUN
 from core.train.halted import Evidence, RowFigures
 from core.train.held_out.worker import IGNORED, labels_of
+from core.train.several import worker as several
+from core.train.shards import worker as shards
 
 ROW_PLACES = "row_places"  # a dataset column: for every token the place of its row, so that it survives packing
 _ROWS = "rows"  # of a batch: the places of its rows
@@ -66,9 +68,11 @@ class Suspects:
     def examine(self, model: Any, steps: int, computing: AbstractContextManager[Any]) -> Evidence:
         """Return figures of the rows of so many steps, and of others, on the model as it stands; its gradients are lost.
 
-        The model is left in evaluation mode: a worker that examines is at its end.
+        Every process examines the rows of all: they stand out only together, and where the model lies in shards a row takes
+        every process. So each has the same evidence. The model is left in evaluation mode: a worker that examines is at its end.
         """
-        places = sorted({place for step in list(self._steps)[-steps:] for place in step} - set(self.left_out))
+        met = several.together(place for step in list(self._steps)[-steps:] for place in step)
+        places = [place for place in met if place not in self.left_out]
         others = self._others(places)
         model.eval()
         with computing:
@@ -99,7 +103,7 @@ def _figures(model: Any, row: TokenisedRow) -> RowFigures:
     logits = model(input_ids=ids, use_cache=False).logits
     loss = torch.nn.functional.cross_entropy(logits[0, :-1].float(), labels[0, 1:], ignore_index=IGNORED)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
-    gradients = [p.grad.float().norm() for p in model.parameters() if p.grad is not None]
+    gradients = [shards.whole(p.grad).float().norm() for p in model.parameters() if p.grad is not None]
     norm = float(torch.stack(gradients).norm()) if gradients else 0.0
     model.zero_grad()
     return RowFigures(row_id=row.row_id, loss=_finite(float(loss)), grad_norm=_finite(norm))

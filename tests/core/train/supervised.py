@@ -1,5 +1,7 @@
 """A supervisor whose workers are forked children, and the faults these meet: in one start of the worker, or in each.
 
+A worker of several processes is started as the stage starts it, and meets no fault but its rows.
+
 A part of forks.py. The supervisor's and the worker's own code runs; what no CPU can be asked for (memory of a GPU that runs
 out, a GPU that fails) is raised as torch raises it.
 """
@@ -17,7 +19,7 @@ from typing import Any
 
 import torch
 
-from core import worker_process
+from core import attended_worker, worker_process
 from core.attended_worker import Worker
 from core.errors import EdgekilnError
 from core.events import tee
@@ -184,7 +186,8 @@ def supervise(run: dict[str, Any], request: TrainRequest) -> dict[str, Any]:
     decisions = Decisions(folder / "decisions.jsonl", hear)
     kept = Kept(Path(request.checkpoints), folder / "quarantine", request.training, decisions, hear)
     before = checkpoints.all_in(Path(request.checkpoints))
-    hands = Hands(folder / "workers", kept, decisions, hear, launch(run.get("faults", {})))
+    several = attended_worker.module("core.train.launch.worker") if request.config.parallel.processes > 1 else None
+    hands = Hands(folder / "workers", kept, decisions, hear, several or launch(run.get("faults", {})))
     ended: dict[str, Any] = {"heard": heard, "resumed": checkpoints.step_of(before[-1]) if before else None}
     try:
         result = Supervisor(request.model_copy(update={"resume_from": None}), hands).run()

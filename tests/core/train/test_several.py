@@ -18,8 +18,10 @@ from safetensors.numpy import load_file
 from core.contract import Stage
 from core.errors import ToolMissing
 from core.nouns import Adapter
+from core.train.decision import read_decisions
 from core.workspace import open_workspace
 from tests.core.train import drive
+from tests.core.train.plan import carry_out
 
 pytestmark = pytest.mark.full
 REPOSITORY = Path(__file__).parents[3]
@@ -36,6 +38,7 @@ ONE = {
     "seed": 11,
 }
 TWO = {**ONE, "gradient_accumulation_steps": 1, "parallel": {"processes": 2}}
+SHORT = {"learning_rate": 2e-3, "num_train_epochs": 2, "eval_steps": None, "detection": {"min_steps": 8}}
 WEIGHTS = "adapter/adapter_model.safetensors"
 STEPS = 20  # 40 rows, one epoch, two rows a step
 
@@ -158,6 +161,20 @@ def test_a_failure_of_any_process_is_the_trainings_own(tiny_student, tmp_path):
     case = Case(tmp_path, tiny_student, {**TWO, "optim": "paged_adamw_8bit"})
     with pytest.raises(ToolMissing, match="the training runs on the CPU"):
         case.finish()
+
+
+def test_a_poisoned_row_is_named_whichever_process_met_it(tiny_student, tmp_path):
+    learned = str(tmp_path / "learned")
+    config = {**SHORT, "gradient_accumulation_steps": 1, "parallel": {"processes": 2}}
+    spoilt = {"action": "supervised", "config": config, "poisoned": [19, 35], "student": learned}
+    teach = {"action": "learn", "until_loss": 0.5, "learned": learned}
+    trained = carry_out(tiny_student, tmp_path, [("learn", teach), ("poisoned", spoilt)])
+    decided = read_decisions(tmp_path / "poisoned" / "decisions.jsonl")
+    assert [one.decision for one in decided] == ["halted", "skipped"] * 2
+    # of step 13 the second process has row 19, of step 16 the first has row 35
+    assert [(one.step, one.left_out) for one in decided[1::2]] == [(13, ("train-19",)), (16, ("train-35",))]
+    assert all("1 of 2 rows stand out" in one.reason for one in decided[1::2])
+    assert trained.ended["poisoned"][0]["result"]["steps"] == 40
 
 
 def test_a_student_in_shards_is_saved_whole_and_goes_on_bit_for_bit(tiny_student, tmp_path):
