@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from core import catalogue, models
 from core.catalogue import ModelCard
-from core.config import SearchConfig, TrainConfig, share_of_machine
+from core.config import SearchConfig, TrainConfig
 from core.contract import Limit, Stage
-from core.env import gpu
-from core.errors import ProcessFailed, ToolMissing
+from core.errors import ToolMissing
 from core.events import Note, OnEvent, Resumed, ignore
 from core.files import digest_of, write_atomic, write_json_lines
 from core.nouns import LabeledDataset, SearchReport, refs
 from core.report.search import TRIALS, Found, write_page
+from core.search import joining
+from core.search.processes import take_trials
 from core.search.range_test.curve import Curve
 from core.search.range_test.take import take
-from core.search.request import TrialsDone, TrialsRequest
+from core.search.request import TrialsRequest
 from core.search.rows import check_rows
 from core.search.space import check
 from core.search.study import Trials
 from core.search.winner import WINNER, overrides_file, winner_of
 from core.stage import Facts, Order, produce
-from core.worker_process import call_together
 from core.workspace import Workspace
 
 VERSION = 1
-_GRACE_S = 30.0  # a trial's own worker saves before it ends
+_LOOK_S = 0.5
 
 
 def search(
@@ -87,8 +88,8 @@ def _work(content: Path, request: TrialsRequest, card: ModelCard, on_event: OnEv
             trials.begin_with({"learning_rate": min(max(curve.suggested_learning_rate, rate.low), rate.high)})
         if done := trials.counted():
             on_event(Resumed(stage=Stage.SEARCH, done=done, unit="trials"))
-        while not trials.are_complete():  # a process that died may have left a trial when the others had ended
-            _run_trials(request, folder, on_event)
+        joining.tell(request)
+        _take_trials(trials, request, on_event)
         found = Found(
             goals=config.goals,
             records=tuple(trials.records()),
@@ -110,29 +111,18 @@ def _range_test(request: TrialsRequest, card: ModelCard, on_event: OnEvent) -> C
     return curve
 
 
-def _run_trials(request: TrialsRequest, folder: Path, on_event: OnEvent) -> None:
-    processes = request.search.processes
-    gpus = len(gpu.read({}).gpus)
-    done = call_together(
-        "core.search.trial.worker",
-        [
-            (request, folder / "workers" / str(number), share_of_machine(number, processes, gpus))
-            for number in range(processes)
-        ],
-        TrialsDone,
-        on_event,
-        grace_s=_GRACE_S,
-    )
-    if all(one is None for one in done):
-        log = folder / "workers" / "0" / "worker.log"
-        last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it left no word"])[-1]
-        raise ProcessFailed(
-            f"{processes} of {processes} trial processes died: {last}",
-            remedy=f"Read {log}; the same command goes on where this one stopped.",
-        )
-    if lost := sum(one is None for one in done):
-        text = f"{lost} of {processes} trial processes died; their trials are made again"
-        on_event(Note(stage=Stage.SEARCH, text=text, level="warning"))
+def _take_trials(trials: Trials, request: TrialsRequest, on_event: OnEvent) -> None:
+    """Have all trials made; a process that died may have left one when the others had ended."""
+    waits = False
+    while not trials.are_complete():
+        if not trials.are_taken():
+            take_trials(request, [str(number) for number in range(request.search.processes)], on_event)
+            continue
+        if not waits:
+            text = "the last trials are under way in another terminal; this one waits for them"
+            on_event(Note(stage=Stage.SEARCH, text=text))
+        waits = True
+        time.sleep(_LOOK_S)
 
 
 def _facts(content: Path, found: Found, request: TrialsRequest, student: object) -> Facts:

@@ -141,6 +141,10 @@ class Presence:
             return True
         return False
 
+    def living(self) -> tuple[str, ...]:
+        """Return the names of the processes of this search that are alive."""
+        return tuple(path.name for path in sorted(self._folder.glob("*")) if self.lives(path.name))
+
     def last_seen(self, name: str) -> float | None:
         """Return when a process showed itself last, in seconds since 1970, None for one that left nothing behind."""
         path = self._folder / name

@@ -82,6 +82,11 @@ class Trials:
         left = self.left_s()
         return self.counted() >= self._config.trials or (left is not None and left <= 0)
 
+    def are_taken(self) -> bool:
+        """Say whether processes that live are at all the trials that are still wanted."""
+        under_way = sum(self._presence.lives(_process_of(trial)) for trial in self._running())
+        return self.counted() + under_way >= self._config.trials
+
     def left_s(self) -> float | None:
         """Return the seconds of work that are left to all trials together, None without a limit."""
         return None if self._config.budget_s is None else self._config.budget_s - self._spent_s()

@@ -10,6 +10,9 @@ from flows.cli.run import through_prefect
 from flows.cli.session import Choice, Common, answer, begin, drawn, tree
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from core.events import OnEvent
     from core.workspace import Workspace
 
 _DEFAULT_CHOICE = Choice()
@@ -24,6 +27,7 @@ def search(
     budget_s: float | None = None,
     dataset: str | None = None,
     student: str | None = None,
+    join: bool = False,
     choice: Choice = _DEFAULT_CHOICE,
     common: Common = _DEFAULT_COMMON,
 ) -> None:
@@ -46,26 +50,57 @@ def search(
         A JSONL file with prompts, or builtin:python-docs
     student
         The model that learns
+    join
+        Take trials of the search that runs in the workspace now, --processes at a time (1); its settings count, not these
     """
-    from core import catalogue, config
-    from core.search.space import check
-
     sink = begin(common)
     named = {
         "search.trials": trials,
-        "search.processes": processes,
         "search.subset_rows": subset_rows,
         "search.budget_s": budget_s,
         "data.sources": [dataset] if dataset else None,
         "train.student": student,
     }
-    changes = [f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None]
-    overrides = (*choice.set, *changes)
-    profile = config.load(choice.profile, overrides)  # a mistake is told before Prefect starts
-    catalogue.check_cards(profile, config.find_profile(choice.profile).parent)
-    check(profile.search.space, profile.train)
+    overrides = (*choice.set, *_changes(named))
+    if join:
+        _join(common, processes or 1, sink, overrides)
+        return
+    overrides = (*overrides, *_changes({"search.processes": processes}))
+    _check(choice, overrides)
     workspace = tree(common, choice.force)
     _close(common, choice, workspace, through_prefect("search", choice, overrides, workspace, sink, verbose=common.verbose))
+
+
+def _changes(named: Mapping[str, object]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None]
+
+
+def _check(choice: Choice, overrides: tuple[str, ...]) -> None:
+    """Tell a mistake before Prefect starts."""
+    from core import catalogue, config
+    from core.search.space import check
+
+    profile = config.load(choice.profile, overrides)
+    catalogue.check_cards(profile, config.find_profile(choice.profile).parent)
+    check(profile.search.space, profile.train)
+
+
+def _join(common: Common, processes: int, sink: OnEvent, others: tuple[str, ...]) -> None:
+    from core.errors import UsageError
+    from core.search.joining import join, under_way
+
+    if others:
+        raise UsageError(
+            f"--join takes the settings of the search that runs, {', '.join(others)} cannot be changed",
+            remedy="Leave them out, or stop that search and start it with them.",
+        )
+    workspace = tree(common)
+    study = under_way(workspace).study
+    ended = join(workspace, processes, sink)
+    told = (
+        f"{ended} trials ended here. The search that was joined publishes them; if it was stopped, start its command again."
+    )
+    answer(common, {"study": study, "ended": ended}, told)
 
 
 def _close(common: Common, choice: Choice, workspace: Workspace, run_id: str) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ import yaml
 from core import config as configuration
 from core.config import SearchConfig, TrainConfig
 from core.contract import Stage
-from core.errors import BadConfig, BudgetReached, TrainingDiverged
+from core.errors import BadConfig, BudgetReached, TrainingDiverged, UsageError
 from core.events import Event
 from core.nouns import SearchReport
 from core.report.run_page import run_page
 from core.report.search import read_trials
 from core.runs import RunRecord, RunStatus
+from core.search.joining import join
 from core.search.range_test.curve import Curve
 from core.search.search import search
 from core.trace import trace
@@ -263,6 +265,69 @@ def test_a_search_that_was_killed_with_all_its_processes_goes_on(tiny_student, t
     (again,) = [record for record in trials if record.retry_of == lost.number]
     assert again.drawn == lost.drawn
     assert case.kinds("resumed") or lost.number == 0
+
+
+def test_there_is_nothing_to_join_where_no_search_runs(tmp_path):
+    workspace = open_workspace(tmp_path)
+    with pytest.raises(UsageError, match="no search is at its trials in"):
+        join(workspace, 1)
+    (tmp_path / "search" / "left").mkdir(parents=True)
+    (tmp_path / "search" / "left" / "request.json").write_text("{}", encoding="utf-8")  # of a search that was killed
+    with pytest.raises(UsageError, match="no search is at its trials in"):
+        join(workspace, 1)
+
+
+@pytest.mark.full
+def test_a_second_terminal_takes_trials_beside_a_search_and_what_is_killed_loses_only_its_trial(tiny_student, tmp_path):
+    asked = {"trials": 6, "processes": 1, "range_test": {"steps": 0}}
+    case = Case(tmp_path, tiny_student, {**SEARCH, **asked})
+    told = {"folder": str(tmp_path), "student": str(tiny_student), "search": case.search}
+    (tmp_path / "case.json").write_text(json.dumps(told), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    first = subprocess.Popen([sys.executable, __file__, str(tmp_path / "case.json")], env=environment)
+    command = [
+        sys.executable,
+        "-m",
+        "flows.cli.main",
+        "search",
+        "--join",
+        "--workspace",
+        str(case.workspace.root),
+        "--json",
+    ]
+    try:
+        wait_until(lambda: list(tmp_path.glob("workspace/search/*/request.json")), first)
+        killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        wait_until(lambda: journal(tmp_path).count('"process"') >= 2, first)
+        killed.kill()
+        killed.wait()
+        joined = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert joined.returncode == 0, joined.stderr
+        assert first.wait(600) == 0
+    finally:
+        first.kill()
+        first.wait()
+    found = case.run()
+    assert case.kinds("stage-reused")
+    trials = read_trials(case.content(found))
+    assert [record.number for record in trials] == list(range(7))
+    assert [record.outcome for record in trials].count("finished") == 6
+    (lost,) = [record for record in trials if record.outcome == "lost"]
+    (again,) = [record for record in trials if record.retry_of == lost.number]
+    assert again.drawn == lost.drawn
+    assert 1 <= json.loads(joined.stdout)["ended"] <= 5
+
+
+def journal(folder: Path) -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in folder.glob("workspace/search/*/journal.jsonl"))
+
+
+def wait_until(happened: Callable[[], object], child: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 300
+    while not happened():
+        assert child.poll() is None, "the search ended before"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,21 @@ def test_the_others_take_over_the_trial_of_a_process_that_dies_beside_them(tmp_p
     assert [record.retry_of for record in records if record.retry_of is not None] == [0]
 
 
+def test_the_last_trials_are_waited_for_while_whoever_has_them_lives(tmp_path):
+    with opened(tmp_path, trials=2) as first, opened(tmp_path, trials=2) as second:
+        one, other = first.take(), second.take()
+        assert first.take() is second.take() is None
+        first.finish(one, measured())
+        assert first.are_taken()
+        assert not first.are_complete()
+        second.finish(other, measured())
+        assert first.are_complete()
+    with opened(tmp_path, trials=3) as first:
+        killed = opened(tmp_path, trials=3)  # never opened as a context: it lives for nobody
+        killed.take()
+        assert not first.are_taken()
+
+
 def test_a_trial_of_a_process_that_stands_still_is_not_taken_from_it(tmp_path):
     stopped = started(tmp_path, "stopped", {"trials": 3}, signal_in=1, signal="SIGSTOP")
     try:

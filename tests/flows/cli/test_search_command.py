@@ -98,3 +98,12 @@ def test_a_search_ends_with_its_trials_and_a_file_that_a_run_takes(project: Path
     refused = edgekiln(project, "search", "--profile", "mine.yaml", "--set", "train.min_gain=50")
     assert refused.returncode == 5
     assert "gain is" in refused.stderr
+
+
+def test_joining_where_no_search_runs_and_settings_beside_join_are_refused(tmp_path: Path) -> None:
+    lonely = edgekiln(tmp_path, "search", "--join")
+    assert lonely.returncode == 2
+    assert "no search is at its trials in" in lonely.stderr
+    changed = edgekiln(tmp_path, "search", "--join", "--trials", "3", "--set", "search.seed=4")
+    assert changed.returncode == 2
+    assert "search.seed=4, search.trials=3 cannot be changed" in changed.stderr
