@@ -144,10 +144,11 @@ class EndpointTeacher:
 def _asked_for_s(error: Any) -> float | None:
     """Return how long the endpoint asks to be left alone; one that is asked too much and names no time gets some."""
     headers = error.response.headers
-    milliseconds = retry_after_s(headers.get("retry-after-ms"), datetime.now(UTC))
+    now = _date_of(headers.get("date")) or datetime.now(UTC)  # a date it names is one of its own clock
+    milliseconds = retry_after_s(headers.get("retry-after-ms"), now)
     if milliseconds is not None:
         return milliseconds / 1000
-    named = retry_after_s(headers.get("retry-after"), datetime.now(UTC))
+    named = retry_after_s(headers.get("retry-after"), now)
     return _BUSY_S if named is None and error.status_code == _TOO_MANY else named
 
 
@@ -166,12 +167,18 @@ def retry_after_s(header: str | None, now: datetime) -> float | None:
     try:
         seconds = float(header)
     except ValueError:
-        try:
-            until = parsedate_to_datetime(header)
-        except ValueError:
+        if (until := _date_of(header)) is None:
             return None
-        seconds = ((until if until.tzinfo else until.replace(tzinfo=UTC)) - now).total_seconds()
+        seconds = (until - now).total_seconds()
     return max(0.0, seconds) if seconds < float("inf") else None
+
+
+def _date_of(header: str | None) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(header or "")
+    except ValueError:
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def connect(card: ModelCard, config: LabelConfig) -> EndpointTeacher:

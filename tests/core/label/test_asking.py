@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from datetime import UTC, datetime, timedelta, tzinfo
+from email.utils import format_datetime
+
 import pytest
 
 from core.config import LabelConfig
@@ -121,6 +126,47 @@ def test_an_endpoint_that_asks_for_more_time_than_there_is_patience_ends_the_lab
         label(make_dataset(workspace, make_rows(40)), config, workspace)
     assert len(server.sent) <= config.concurrency
     assert not (workspace.root / "artifacts" / Stage.LABEL).exists()
+
+
+class Jumping:
+    """A wall clock that jumps at every look: six hours on, six hours back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.looks = 0
+        true, clock = time.time, self
+
+        class Date(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> datetime:
+                return datetime.fromtimestamp(true() + clock.error_s(), tz)
+
+        def wall() -> float:  # the endpoint, in threads of its own, has a clock that is right
+            is_server = "process_request_thread" in threading.current_thread().name
+            return true() + (0 if is_server else clock.error_s())
+
+        monkeypatch.setattr(time, "time", wall)
+        for module in ("endpoint", "ledger"):
+            monkeypatch.setattr(f"core.label.{module}.datetime", Date)
+
+    def error_s(self) -> float:
+        self.looks += 1
+        return 21_600.0 * (-1) ** self.looks
+
+
+def test_a_clock_that_jumps_by_hours_neither_stalls_nor_hurries_nor_ends_a_labelling(
+    workspace, server, step, config, make_dataset, make_rows, monkeypatch
+) -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=2))
+    away = {f"Question {number:03}?": [step(status=500)] for number in (3, 7)}
+    server.script = {"Question 000?": [step(status=429, headers={"Retry-After": soon})], **away}
+    dataset, budget = make_dataset(workspace, make_rows(24)), config.budget.model_copy(update={"max_s": 600.0})
+    clock = Jumping(monkeypatch)
+    began = time.perf_counter()
+    artifact = label(dataset, config.model_copy(update={"budget": budget}), workspace)
+    taken_s = time.perf_counter() - began
+    assert clock.looks > 24
+    assert (artifact.unanswered, artifact.asked, len(server.sent)) == (0, 24 + 3, 24 + 3)
+    assert 0.5 < taken_s < 30
 
 
 def test_an_endpoint_that_only_says_it_has_too_much_loses_no_row(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -198,6 +199,19 @@ ODD_DATES = st.builds(
 def test_whatever_a_header_asks_for_is_some_time_or_none(header: str) -> None:
     seconds = retry_after_s(header, datetime(2026, 1, 1, tzinfo=UTC))
     assert seconds is None or 0 <= seconds < float("inf")
+
+
+@pytest.mark.parametrize("hours", [-6, 6])
+def test_a_date_to_wait_for_is_taken_by_the_endpoints_clock_not_by_ours(ask, monkeypatch, hours: int) -> None:
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(hours=hours)
+
+    monkeypatch.setattr("core.label.endpoint.datetime", Wrong)
+    trouble = ask(status=503, headers={"Retry-After": format_datetime(datetime.now(UTC) + timedelta(minutes=2))})
+    assert isinstance(trouble, Trouble)
+    assert trouble.retry_after_s == pytest.approx(120, abs=5)
 
 
 def test_an_empty_account_is_told_whatever_the_status(ask) -> None:
