@@ -15,6 +15,15 @@ from typing import Any
 
 import pytest
 
+from core.attended_worker import attending
+from core.config import TrainConfig
+from core.errors import WorkspaceLocked
+from core.events import ignore
+from core.train.decision import Decisions
+from core.train.kept import Kept
+from core.train.request import TrainRequest
+from core.train.supervisor import Hands, Supervisor
+
 _spec = importlib.util.spec_from_file_location("plan", Path(__file__).parent / "plan.py")
 plan = importlib.util.module_from_spec(_spec)
 sys.modules["plan"] = plan
@@ -97,6 +106,23 @@ def test_a_worker_outlives_its_supervisor_and_another_takes_it_over(trained):
     heard = [event["step"] for event in second["heard"] if event["kind"] == "train-step"]
     assert heard == list(range(12, STEPS + 1))  # that of step 12 was heard, but not yet noted as heard
     assert trained.outcome("taken-over") == trained.outcome("whole")
+
+
+def test_a_second_supervisor_of_the_same_training_is_refused_and_starts_nothing(tmp_path):
+    def never(*_: Any) -> Any:
+        raise AssertionError("a worker was started")
+
+    workers = tmp_path / "workers"
+    decisions = Decisions(tmp_path / "decisions.jsonl", ignore)
+    hands = Hands(workers, Kept(tmp_path / "c", tmp_path / "q", None, decisions, ignore), decisions, ignore, never)
+    request = TrainRequest.model_construct(config=TrainConfig(student="tiny"))
+    with (
+        attending(workers / "supervisor"),
+        pytest.raises(WorkspaceLocked, match="another process attends to this training"),
+    ):
+        Supervisor(request, hands).run()
+    assert [path.name for path in workers.iterdir()] == ["supervisor"]
+    assert not (tmp_path / "decisions.jsonl").exists()
 
 
 ONLY_HELD_OUT = {"detection": {"spike_sigmas": 1e6, "run_sigmas": 1e6}, "eval_steps": 4, "checkpoint_steps": 4}
