@@ -143,6 +143,19 @@ def test_killed_with_everything_it_started_it_goes_on_bit_for_bit(undisturbed, t
     assert adapter.content_digest == expected.content_digest
 
 
+def test_when_one_of_them_is_killed_all_start_again_from_the_newest_checkpoint(undisturbed, tiny_student, tmp_path):
+    case = Case(tmp_path, tiny_student, TWO)
+    with case.start() as child:
+        wait_until(lambda: len(case.events("train-step")) >= 7, child)
+        second = next(process for process in of(tmp_path) if process.environ().get("RANK") == "1")
+        second.kill()
+        assert child.wait(300) == 0
+    (decision,) = case.events("training-decided")
+    assert (decision["decision"], decision["to_step"] >= 5) == ("restarted", True)
+    assert "signal SIGKILL" in decision["text"]
+    assert case.finish().content_digest == undisturbed[1].content_digest
+
+
 def test_told_to_stop_they_save_together_and_stop(undisturbed, tiny_student, tmp_path):
     case = Case(tmp_path, tiny_student, {**TWO, "checkpoint_steps": 100})
     with case.start() as child:
