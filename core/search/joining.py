@@ -11,6 +11,7 @@ from core.events import Note, OnEvent, ignore
 from core.files import write_atomic
 from core.search.processes import take_trials
 from core.search.request import TrialsRequest
+from core.search.section import MOST_PROCESSES
 from core.search.storage import Presence
 from core.workspace import Workspace
 
@@ -36,8 +37,12 @@ def under_way(workspace: Workspace) -> TrialsRequest:
 def join(workspace: Workspace, processes: int, on_event: OnEvent = ignore) -> int:
     """Take trials of the search that runs in a workspace until there are enough; return how many ended here.
 
-    The search may end before, or be killed: what ended is kept in its study either way.
+    The search may end before, or be killed: what ended is kept in its study either way. UsageError for no process, or too many.
     """
+    if not 1 <= processes <= MOST_PROCESSES:
+        raise UsageError(
+            f"{processes} processes, 1 to {MOST_PROCESSES} can join", remedy="Give --processes 1, or some more."
+        )
     request = under_way(workspace)
     text = f"joining the search in {request.study}, {processes} at a time; {request.search.trials} trials in all"
     on_event(Note(stage=Stage.SEARCH, text=text))

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from core.section import Operational, Section
 from core.train.section import Schedule
 
+MOST_PROCESSES = 64
 _FEWEST_STEPS = 10
 MAX_SEED = 2**31 - 1  # numpy takes twice as much; the trial's number is added to it
 Goal = Literal["held_out_loss", "training_s", "trainable_parameters"]
@@ -109,7 +110,9 @@ class SearchConfig(Section):
     budget_s: float | None = Field(
         default=None, gt=0, description="Seconds all trials may take together; none sets no limit"
     )
-    processes: Annotated[int, Operational] = Field(default=1, ge=1, le=64, description="Trials at the same time")
+    processes: Annotated[int, Operational] = Field(
+        default=1, ge=1, le=MOST_PROCESSES, description="Trials at the same time"
+    )
     subset_rows: int | None = Field(
         default=None, ge=2, description="Training rows a trial learns from, chosen by the hash of their id; none takes all"
     )

@@ -63,7 +63,7 @@ def search(
     }
     overrides = (*choice.set, *_changes(named))
     if join:
-        _join(common, processes or 1, sink, overrides)
+        _join(common, 1 if processes is None else processes, sink, overrides)
         return
     overrides = (*overrides, *_changes({"search.processes": processes}))
     _check(choice, overrides)

@@ -277,6 +277,12 @@ def test_there_is_nothing_to_join_where_no_search_runs(tmp_path):
         join(workspace, 1)
 
 
+@pytest.mark.parametrize("processes", [-3, 0, 65])
+def test_as_many_processes_as_nobody_means_do_not_join(tmp_path, processes):
+    with pytest.raises(UsageError, match=f"{processes} processes, 1 to 64 can join"):
+        join(open_workspace(tmp_path), processes)
+
+
 @pytest.mark.full
 def test_a_second_terminal_takes_trials_beside_a_search_and_what_is_killed_loses_only_its_trial(tiny_student, tmp_path):
     asked = {"trials": 6, "processes": 1, "range_test": {"steps": 0}}
