@@ -628,9 +628,18 @@ def test_an_endpoint_s_own_fields_are_sent_and_shape_the_answer_s_key(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"samples": {"count": 2}}, "temperature"),
-        ({"budget": {"max_cost": 1.0}}, "prices"),
-        ({"backend": "llama-cpp", "extra_body": {"top_k": 40}}, "extra_body is for an endpoint"),
+        ({"base_url": None}, "base_url is missing, backend is openai: give the address"),
+        ({"base_url": "127.0.0.1:8080/v1"}, "base_url"),
+        ({"quantisation": "nf4"}, "quantisation=nf4, backend is openai: only transformers loads in 4 bits"),
+        ({"samples": {"count": 2}}, r"samples\.count=2 at temperature 0 are all the same: raise temperature"),
+        ({"samples": {"choice": "judge"}}, r"samples\.choice judge and samples\.judge go together: give both, or neither"),
+        ({"samples": {"judge": {"teacher": "qwen3-8b"}}}, r"samples\.choice judge and samples\.judge go together"),
+        ({"budget": {"max_cost": 1.0}}, r"budget\.max_cost says nothing without prices: give prices\."),
+        ({"budget": {"max_requests": 0}}, "greater than or equal to 1"),
+        ({"budget": {"max_tokens": -1}}, "greater than or equal to 1"),
+        ({"budget": {"max_s": 0.0}}, "greater than 0"),
+        ({"prices": {"prompt_per_million": -1.0, "completion_per_million": 1.0}}, "greater than or equal to 0"),
+        ({"backend": "llama-cpp", "extra_body": {"top_k": 40}}, "extra_body is for an endpoint, backend is llama-cpp"),
     ],
 )
 def test_fields_that_do_not_fit_together_are_refused(config, change, says) -> None:

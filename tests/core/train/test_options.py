@@ -219,7 +219,14 @@ def test_waiting_ends_after_as_many_losses_that_were_not_the_best(losses_so_far,
     assert waited_enough(losses_so_far, patience) is enough
 
 
-@pytest.mark.parametrize("settings", [{"early_stopping_patience": 2}, {"packing": True, "order": "by_length"}])
-def test_settings_that_contradict_each_other_are_refused(settings):
-    with pytest.raises(ValidationError):
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"early_stopping_patience": 2}, "early_stopping_patience=2 and eval_steps=none: no held-out loss is measured"),
+        ({"packing": True, "order": "by_length"}, "packing=true and order=by_length: packed rows have no order"),
+        ({"packing": True, "distillation": {}}, "packing=true and distillation: the teacher's words are not packed"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, says):
+    with pytest.raises(ValidationError, match=says):
         TrainConfig(student="tiny", **settings)
