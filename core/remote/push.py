@@ -52,7 +52,7 @@ def push(
     """Send a folder that has its manifest to `name` below the store's prefix, and return when all of it is there.
 
     A name is written once: RemoteDiffers when another folder has it. FileTampered when a file is not what the manifest says,
-    before it is sent. ArtifactMissing without a manifest. Stopped soon after `stop` is set.
+    which then never becomes an object. ArtifactMissing without a manifest. Stopped soon after `stop` is set.
     """
     began = time.perf_counter()
     manifest = _manifest(folder)
