@@ -20,28 +20,67 @@ _ADD_SPECIAL, _PARSE_SPECIAL, _WITH_DATA = False, True, True
 _RENDER_SPECIAL = False
 
 
-class Runner:
-    """One loaded model, with an adapter where there is one, and a context that holds the longest row."""
+def load(gguf: Path, *, vocabulary_only: bool = False) -> Any:
+    """Return llama.cpp's pointer to a loaded model, its tensors checked; GateRefused when it cannot be loaded."""
+    import llama_cpp
 
-    def __init__(self, gguf: Path, n_ctx: int, adapter: Path | None = None) -> None:
+    llama_cpp.llama_backend_init()
+    params = llama_cpp.llama_model_default_params()
+    params.check_tensors = True
+    params.vocab_only = vocabulary_only
+    if not (model := llama_cpp.llama_model_load_from_file(str(gguf).encode(), params)):
+        raise refused(gguf.name, "llama.cpp cannot load it")
+    return model
+
+
+class Vocabulary:
+    """The tokenizer of a GGUF file."""
+
+    def __init__(self, name: str, model: Any) -> None:
         import llama_cpp
 
         self._c = llama_cpp
-        self._name = gguf.name
-        llama_cpp.llama_backend_init()
-        params = llama_cpp.llama_model_default_params()
-        params.check_tensors = True
-        self._model = llama_cpp.llama_model_load_from_file(str(gguf).encode(), params)
-        if not self._model:
-            raise refused(self._name, "llama.cpp cannot load it")
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._name = name
+        self._vocab = llama_cpp.llama_model_get_vocab(model)
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
-        self._ctx = llama_cpp.llama_init_from_model(self._model, self._context_params(n_ctx))
+
+    def ends(self, token: int) -> bool:
+        """Say whether a token ends an answer."""
+        return bool(self._c.llama_vocab_is_eog(self._vocab, token))
+
+    def tokenise(self, text: str) -> list[int]:
+        """Return a text's ids, special tokens in it as such, none added."""
+        data = text.encode()
+        room = len(data) + 16
+        tokens = (self._c.llama_token * room)()
+        count = self._c.llama_tokenize(self._vocab, data, len(data), tokens, room, _ADD_SPECIAL, _PARSE_SPECIAL)
+        if count < 0:
+            raise refused(self._name, f"its tokenizer needs {-count} tokens for {len(data)} bytes")
+        return list(tokens[:count])
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return the text of ids without special tokens."""
+        pieces = b"".join(self._piece(token) for token in ids)
+        return pieces.decode(errors="replace")
+
+    def _piece(self, token: int) -> bytes:
+        buffer = ctypes.create_string_buffer(256)
+        count = self._c.llama_token_to_piece(self._vocab, token, buffer, 256, 0, _RENDER_SPECIAL)
+        return buffer.raw[: max(0, count)]
+
+
+class Runner(Vocabulary):
+    """One loaded model, with an adapter where there is one, and a context that holds the longest row."""
+
+    def __init__(self, gguf: Path, n_ctx: int, adapter: Path | None = None) -> None:
+        self._model = load(gguf)
+        super().__init__(gguf.name, self._model)
+        self._ctx = self._c.llama_init_from_model(self._model, self._context_params(n_ctx))
         if not self._ctx:
             raise refused(self._name, f"llama.cpp cannot open a context of {n_ctx} tokens")
         if adapter is not None:
             self._add(adapter)
-        self._batch = llama_cpp.llama_batch_init(n_ctx, 0, 1)
+        self._batch = self._c.llama_batch_init(n_ctx, 0, 1)
 
     def _add(self, adapter: Path) -> None:
         loaded = self._c.llama_adapter_lora_init(self._model, str(adapter).encode())
@@ -79,30 +118,6 @@ class Runner:
     def _logits(self, index: int) -> Logits:
         pointer = self._c.llama_get_logits_ith(self._ctx, index)
         return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).astype(np.float64)
-
-    def ends(self, token: int) -> bool:
-        """Say whether a token ends an answer."""
-        return bool(self._c.llama_vocab_is_eog(self._vocab, token))
-
-    def tokenise(self, text: str) -> list[int]:
-        """Return a text's ids, special tokens in it as such, none added."""
-        data = text.encode()
-        room = len(data) + 16
-        tokens = (self._c.llama_token * room)()
-        count = self._c.llama_tokenize(self._vocab, data, len(data), tokens, room, _ADD_SPECIAL, _PARSE_SPECIAL)
-        if count < 0:
-            raise refused(self._name, f"its tokenizer needs {-count} tokens for {len(data)} bytes")
-        return list(tokens[:count])
-
-    def text(self, ids: Sequence[int]) -> str:
-        """Return the text of ids without special tokens."""
-        pieces = b"".join(self._piece(token) for token in ids)
-        return pieces.decode(errors="replace")
-
-    def _piece(self, token: int) -> bytes:
-        buffer = ctypes.create_string_buffer(256)
-        count = self._c.llama_token_to_piece(self._vocab, token, buffer, 256, 0, _RENDER_SPECIAL)
-        return buffer.raw[: max(0, count)]
 
 
 def surprise(logits: Logits, token: int) -> float:
