@@ -39,8 +39,8 @@ def tokenise(
     """Yield rows as the student sees them; DataError for a template that cannot be trained with."""
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
-        whole = _ids(tokenizer, [_render(tokenizer, row, answered=True) for row in batch])
-        prompts = _ids(tokenizer, [_render(tokenizer, row, answered=False) for row in batch])
+        whole = _ids(tokenizer, [render(tokenizer, row, answered=True) for row in batch])
+        prompts = _ids(tokenizer, [render(tokenizer, row, answered=False) for row in batch])
         for row, ids, prompt in zip(batch, whole, prompts, strict=True):
             yield _row(tokenizer, row, ids, prompt, max_length)
         done = min(start + _BATCH, len(rows))
@@ -52,7 +52,7 @@ class TokenCounter:
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        self._special = frozenset(self._tokenizer.all_special_ids)
+        self._special = special_ids(self._tokenizer)
         self._bos = self._tokenizer.bos_token_id
 
     def count(self, chats: Sequence[Chat]) -> list[ChatTokens]:
@@ -120,6 +120,12 @@ def _asked(chat: Chat) -> list[dict[str, Any]]:
     return chat.messages[:-1] if chat.answered else chat.messages
 
 
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of all special tokens; those that end a turn in Phi-3 and Gemma 3 have no role of their own."""
+    marked = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
+    return frozenset((*tokenizer.all_special_ids, *marked))
+
+
 def _first_token_from(code: Any, place: int, end: int) -> int:
     """Return the number of the first token that covers a character from a place on, of all tokens where there is none."""
     for char in range(place, end):
@@ -128,7 +134,8 @@ def _first_token_from(code: Any, place: int, end: int) -> int:
     return len(code.ids)
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, row: LabeledRow, *, answered: bool) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, row: LabeledRow, *, answered: bool) -> str:
+    """Return a row's chat as text, whole or up to where the answer begins."""
     messages: list[dict[str, Any]] = [message.for_template() for message in row.messages]
     shown = messages if answered else messages[:-1]
     tools = list(row.tools) or None
@@ -162,7 +169,7 @@ def _row(
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, row: LabeledRow, ids: list[int], start: int) -> int:
     """Return the position after the last special token of the answer: what follows it, a line break, is not learned."""
-    special = set(tokenizer.all_special_ids)
+    special = special_ids(tokenizer)
     for position in range(len(ids) - 1, start, -1):
         if ids[position] in special:
             return position + 1

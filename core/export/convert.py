@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.contract import Stage
-from core.errors import ProcessFailed
+from core.errors import GateRefused, ProcessFailed
 from core.events import OnEvent, Progress
 from core.export.section import TensorTypes
 from core.process import run
@@ -18,13 +20,38 @@ from core.toolchain import Toolchain
 
 _TICK_S = 1.0
 _MIB = 1 << 20
+_UNKNOWN_PRE = re.compile(r"chkhsh: +([0-9a-f]{64})\b")
+_PHI_3 = ("phi-3", "phi3")
 
 
 def convert(folder: Path, target: Path, name: str, toolchain: Toolchain, on_event: OnEvent, *, timeout_s: float) -> None:
-    """Write a Hugging Face folder as an F32 GGUF; `name` goes into its metadata. ProcessFailed with the converter's words."""
+    """Write a Hugging Face folder as an F32 GGUF; `name` goes into its metadata.
+
+    GateRefused when the converter does not know the pre-tokenizer, else ProcessFailed with the converter's words.
+    """
     script = toolchain.source / "convert_hf_to_gguf.py"
-    argv = [sys.executable, str(script), str(folder), "--outfile", str(target), "--outtype", "f32", "--model-name", name]
-    make(argv, target, "convert to GGUF", on_event, timeout_s)
+    told = ["--outfile", str(target), "--outtype", "f32", "--model-name", _name_in_file(folder, name)]
+    try:
+        make([sys.executable, str(script), str(folder), *told], target, "convert to GGUF", on_event, timeout_s)
+    except ProcessFailed as error:
+        if found := _UNKNOWN_PRE.search(target.with_suffix(".log").read_text(encoding="utf-8", errors="replace")):
+            raise GateRefused(
+                f"{name}: llama.cpp's converter does not know its pre-tokenizer, whose hash is {found[1]}: "
+                "the tokenizer is new or was changed by hand",
+                remedy="Use the tokenizer's files as the model was published, or choose another train.student.",
+            ) from error
+        raise
+
+
+def _name_in_file(folder: Path, name: str) -> str:
+    """Return the name with Phi-3 in it for such a model: by it llama.cpp knows that its special tokens swallow white space.
+
+    Source: src/llama-vocab.cpp. A Phi-3 without `tokenizer.model` (Phi-4-mini) has another tokenizer.
+    """
+    config = folder / "config.json"
+    kind = json.loads(config.read_bytes()).get("model_type") if config.is_file() else None
+    swallows = kind == "phi3" and (folder / "tokenizer.model").is_file()
+    return f"{name} (Phi-3)" if swallows and not any(known in name.casefold() for known in _PHI_3) else name
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from core.contract import Stage
 from core.env.host import affinity
 from core.errors import GateRefused, ProcessFailed
 from core.events import Note, OnEvent
-from core.export.chunks import chunks_in, telling
+from core.export.chunks import telling
 from core.export.merge import ReferenceText
 from core.nouns import Divergence
 from core.process import ended_by_signal, run
@@ -21,6 +22,8 @@ from core.toolchain import Toolchain
 FEWEST_TOKENS = 256  # llama-perplexity wants 100 scored tokens; of eight chunks of 32 it scores 120
 _CHUNKS = 8
 _LONGEST_CONTEXT = 512  # llama-perplexity's own default
+# it ends without waiting for the thread that prints (common/log.cpp), so what a small model says last may be lost
+_TRIES = 8
 _NUMBER = r"(-?(?:[\d.]+|nan|inf))"
 _PRINTED = {
     "perplexity": rf"Mean PPL\(Q\) +: +{_NUMBER} ± +{_NUMBER}",
@@ -31,6 +34,9 @@ _PRINTED = {
     "kl_max": rf"Maximum KLD: +{_NUMBER}",
     "same_top_percent": rf"Same top p: +{_NUMBER} ± +{_NUMBER}",
 }
+_LAST_PRINTED = "Same top p:"
+# llama-perplexity, tools/perplexity/perplexity.cpp: the magic, then the context, the vocabulary and the chunks
+_LOGITS_HEAD = struct.Struct("<8s3i")
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,12 @@ class Baseline:
     def compare(self, gguf: Path) -> Divergence:
         """Return a file's divergence; GateRefused when llama-perplexity cannot run it or prints what is no number."""
         told = (f"divergence, {gguf.name}", self.chunks)
+        printed = ""
         try:
-            printed = self.runner.run(gguf, self.n_ctx, ["--kl-divergence"], told)
+            for _ in range(_TRIES):
+                printed = self.runner.run(gguf, self.n_ctx, ["--kl-divergence"], told)
+                if _LAST_PRINTED in printed:
+                    break
         except ProcessFailed as error:
             # only a signal is the file's doing, as in gguf_loss/loss.py
             if not ended_by_signal(error):
@@ -102,13 +112,18 @@ def baseline(f32: Path, texts: Sequence[ReferenceText], most_tokens: int, runner
     source = runner.scratch / "text.txt"
     source.write_text(text, encoding="utf-8")
     try:
-        printed = runner.run(f32, n_ctx, ["--file", str(source)], ("divergence, what the F32 file says", tokens // n_ctx))
+        runner.run(f32, n_ctx, ["--file", str(source)], ("divergence, what the F32 file says", tokens // n_ctx))
     except ProcessFailed as error:
         if not ended_by_signal(error):
             raise
         _tell_unmeasured(error.problem, runner.on_event)
         return None
-    return Baseline(runner, n_ctx, chunks_in(printed.encode()))
+    return Baseline(runner, n_ctx, _chunks(runner.logits))
+
+
+def _chunks(logits: Path) -> int:
+    with logits.open("rb") as stream:
+        return int(_LOGITS_HEAD.unpack(stream.read(_LOGITS_HEAD.size))[3])
 
 
 def _tell_unmeasured(why: str, on_event: OnEvent) -> None:

@@ -144,7 +144,7 @@ class _Export:
         f32.unlink(missing_ok=True)  # the base's own F32 file takes its room
         around = tasks.around(student.folder(self.card, self.on_event), self.card.name, scratch / "base")
         alone = self._alone(content, rows, reference) if self.config.adapter_gguf else None
-        facts = self._facts(judged, reference, around, alone)
+        facts = self._facts(judged, reference, {**around, **gate.measured}, alone)
         if facts.own["quantisations"]:
             write_model_card(content, self._card(facts, reference))
         return facts
@@ -192,7 +192,10 @@ class _Export:
 
     def _merge(self, scratch: Path) -> tuple[MergeResult, tuple[TokenisedRow, ...], frozenset[str]]:
         labeled = parent(self.workspace, self.adapter, LabeledDataset)
-        held_out = list(read_labeled(self.workspace.folder(Stage.LABEL, labeled.artifact_id) / "held_out.jsonl"))
+        corpus = [
+            self.workspace.folder(Stage.LABEL, labeled.artifact_id) / name for name in ("held_out.jsonl", "train.jsonl")
+        ]
+        held_out = list(read_labeled(corpus[0]))
         base = student.folder(self.card, self.on_event)
         training = TrainConfig.model_validate(self.adapter.config)
         rows = tuple(tokenise(held_out, base, training.max_length, scratch / "tokens", self.on_event))
@@ -206,6 +209,7 @@ class _Export:
             training=training,
             rows=rows,
             texts=reference_texts(contents),
+            corpus=tuple(str(path) for path in corpus if path.is_file()),
         )
         merged = merge(request, scratch / "merge", self.on_event, timeout_s=self.config.timeout_s)
         return merged, rows, frozenset(contents)

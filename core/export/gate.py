@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core.config import ExportConfig
@@ -15,6 +15,7 @@ from core.export.divergence import Baseline
 from core.export.gguf_loss.loss import Trial, TrialRequest, run_trial
 from core.export.inspect import GgufFacts, differences, read_gguf, structure_problems
 from core.export.merge import MergeResult
+from core.export.source import source_problems
 from core.export.tasks import Tasks
 from core.export.tasks import metrics as metrics_of
 from core.nouns import Divergence, GgufModel, Quantisation, RejectedQuantisation, UnprovenQuantisation
@@ -28,6 +29,15 @@ _CONVERSION_LIMITS = (
     Limit(metric="conversion.splits", op="==", value=0),
     Limit(metric="conversion.loss_difference", op="<=", value=0.05),  # 1e-4 on SmolLM2; bf16 on a GPU rounds more
 )
+_CAUSES = {
+    "tokenizer_mismatches": "another tokenizer was saved than the student was trained with, or special tokens lost their type",
+    "conversion.splits": "a tied embedding was trained, or the weights were merged in 4 bit or damaged on their way",
+    "conversion.loss_difference": "a tied embedding was trained, or the weights were merged in 4 bit or damaged on their way",
+    "loss_increase": "the type is too coarse for this model, or the file's bytes were damaged",
+    "kl_mean": "the type is too coarse for this model, or the file's bytes were damaged",
+    "answer_characters": "the weights are broken, or the chat template ends the answer at once",
+}
+_OF_ROUNDING = {"loss_increase", "kl_mean"}
 ANSWER_TOKENS = 32  # enough to see that it answers; the answer's worth is judged by the loss
 
 
@@ -66,7 +76,11 @@ class Judged(Contract):
 
 @dataclass(frozen=True)
 class Gate:
-    """What every file of one export is held against; `conversion` says what is wrong with the F32 file all are made of."""
+    """What every file of one export is held against; `conversion` says what is wrong with the F32 file all are made of.
+
+    `measured` are the figures of that file against the merged model. Only it is held against the whole corpus: the others
+    must have its tokenizer, byte for byte.
+    """
 
     reference: MergeResult
     rows: tuple[TokenisedRow, ...]
@@ -77,16 +91,20 @@ class Gate:
     tasks: Tasks | None = None
     conversion: tuple[str, ...] = ()
     source: GgufFacts | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     def proven(self, f32: Path, scratch: Path) -> Gate:
         """Hold the F32 file against the merged model and return a gate that knows what is wrong with it."""
+        problems: list[str] = []
         try:
             source = read_gguf(f32, "F32")
-            trial = self._try(f32, scratch)
+            problems = source_problems(source, self.reference.source) if self.reference.source else []
+            trial = self._try(f32, scratch, self.reference.corpus)
         except GateRefused as error:
-            return replace(self, conversion=(error.problem,))
-        failures = judge(_CONVERSION_LIMITS, self._converted(trial)).failures
-        return replace(self, source=source, conversion=tuple(_reason(failure, trial) for failure in failures))
+            return replace(self, conversion=(*problems, error.problem))
+        measured = self._converted(trial)
+        problems += [_reason(failure, trial) for failure in judge(_CONVERSION_LIMITS, measured).failures]
+        return replace(self, source=source, conversion=tuple(problems), measured=measured)
 
     def _converted(self, trial: Trial) -> dict[str, float]:
         exact = self.reference.measured_in == "float32"
@@ -94,6 +112,7 @@ class Gate:
         loss = trial.held_out_loss
         differs = {} if loss is None else {"conversion.loss_difference": abs(loss - self.reference.held_out_loss)}
         return {
+            "conversion.tokenizer_texts": trial.texts,
             "conversion.tokenizer_mismatches": trial.tokenizer_mismatches,
             "conversion.splits": sum(margin > level for margin in trial.splits),
             **differs,
@@ -114,7 +133,7 @@ class Gate:
                 tasks = self.tasks.shares_of(path, scratch / "tasks") if self.tasks else {}
                 measured = _measured(kind, trial, self.reference, divergence) | metrics_of(kind, tasks)
                 verdict = judge(_limits(kind, self.config, measured), measured)
-                reasons += [_reason(failure, trial) for failure in verdict.failures]
+                reasons += [_reason(failure, trial, structure) for failure in verdict.failures]
         except GateRefused as error:
             reasons.append(error.problem)
         for reason in reasons:
@@ -131,12 +150,13 @@ class Gate:
             reasons=tuple(reasons),
         )
 
-    def _try(self, path: Path, scratch: Path) -> Trial:
+    def _try(self, path: Path, scratch: Path, corpus: str | None = None) -> Trial:
         request = TrialRequest(
             gguf=str(path),
             toolchain=self.toolchain,
             rows=self.rows,
             texts=self.reference.texts,
+            corpus=corpus,
             greedy=self.reference.greedy,
             answer_tokens=ANSWER_TOKENS,
         )
@@ -230,6 +250,10 @@ def _told(failure: LimitFailure) -> str:
     return f"{failure.limit.metric} {measured}, limit {failure.limit.op} {failure.limit.value:g}"
 
 
-def _reason(failure: LimitFailure, trial: Trial) -> str:
+def _reason(failure: LimitFailure, trial: Trial, structure: GgufFacts | None = None) -> str:
     about = f", first on {trial.first_mismatch!r}" if "tokenizer_mismatches" in failure.limit.metric else ""
-    return f"{_told(failure)}{about}"
+    kind = next((name for name in _CAUSES if name in failure.limit.metric), None)
+    cause = f"; likely cause: {_CAUSES[kind]}" if kind else ""
+    if kind in _OF_ROUNDING and structure is not None and structure.fallback_tensors:
+        cause += f" ({structure.fallback_tensors} tensors fell back: a width that is no multiple of 256)"
+    return f"{_told(failure)}{about}{cause}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,21 @@ _SHOWN = {
     "merges": "number of merges is",
     "special_tokens": "special tokens are",
 }
-_THE_SAME = {**_SHOWN, "layout": "tensors' names or shapes are", "chat_template": "chat template is"}
+_FOUND_FIRST = {2, 3, 4}  # gguf.TokenType: unknown, control, user-defined
+_THE_SAME = {
+    **_SHOWN,
+    "layout": "tensors' names or shapes are",
+    "chat_template": "chat template is",
+    "tokens": "tokens or merges are",
+}
 
 
 class GgufFacts(Contract):
     """What a GGUF file says about itself; `bits_per_weight` counts tensor data only, `merges` is None without a list.
 
-    `layout` is the hash of all tensors' names and shapes, `special_tokens` are ids by their key, `chat_template` is a hash.
+    `layout` is the hash of all tensors' names and shapes, `tokens` of the tokens' texts, scores and types and of the merges,
+    `chat_template` of that; `special_tokens` are ids by their key, `marked_tokens` the ids that are found in a text before it
+    is split: special ones and those a user defined.
     """
 
     architecture: str
@@ -54,6 +63,8 @@ class GgufFacts(Contract):
     embedding_rows: int | None
     special_tokens: dict[str, str]
     chat_template: str
+    marked_tokens: frozenset[int] = frozenset()
+    tokens: str = ""
 
 
 def read_gguf(path: Path, nominal: str, also: frozenset[str] = frozenset()) -> GgufFacts:
@@ -139,8 +150,11 @@ def structure_problems(facts: GgufFacts, *, wants_chat_template: bool) -> list[s
         problems.append("its tokenizer has no merges (tokenizer.ggml.merges): the tokenizer was saved wrongly")
     if wants_chat_template and not facts.has_chat_template:
         problems.append("it has no chat template (tokenizer.chat_template), the source has one")
-    if facts.embedding_rows is not None and facts.embedding_rows < facts.vocabulary:
-        problems.append(f"its embedding has {facts.embedding_rows} rows < its vocabulary of {facts.vocabulary} tokens")
+    if facts.embedding_rows is not None and facts.embedding_rows != facts.vocabulary:
+        problems.append(
+            f"its embedding has {facts.embedding_rows} rows, == {facts.vocabulary} is needed, the tokens of its vocabulary: "
+            "tokens were added without rows for them, or the tokenizer is another model's"
+        )
     return problems
 
 
@@ -197,6 +211,8 @@ def _facts(reader: Any, nominal: frozenset[str]) -> GgufFacts:
             if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
         },
         chat_template=digest_of(_value(reader, "tokenizer.chat_template")),
+        marked_tokens=_marked(reader),
+        tokens=_tokens(reader),
     )
 
 
@@ -210,6 +226,22 @@ def _count(kinds: Iterable[str]) -> dict[str, int]:
     for kind in kinds:
         counts[kind] = counts.get(kind, 0) + 1
     return dict(sorted(counts.items()))
+
+
+def _marked(reader: Any) -> frozenset[int]:
+    field = reader.get_field("tokenizer.ggml.token_type")
+    kinds = [] if field is None else field.contents()
+    return frozenset(number for number, kind in enumerate(kinds) if kind in _FOUND_FIRST)
+
+
+def _tokens(reader: Any) -> str:
+    known = hashlib.sha256()
+    for name in ("tokens", "scores", "token_type", "merges"):
+        field = reader.get_field(f"tokenizer.ggml.{name}")
+        for index in () if field is None else field.data:
+            data = field.parts[index].tobytes()
+            known.update(len(data).to_bytes(8, "little") + data)
+    return known.hexdigest()
 
 
 def _value(reader: Any, key: str) -> str | None:

@@ -15,6 +15,7 @@ from core.errors import BadConfig
 from core.events import OnEvent, ignore
 from core.export.chat_format import ChatFormat
 from core.export.section import MergeChoice
+from core.export.source import SourceFacts, require_shards
 from core.nouns import Adapter, Merge
 from core.worker_process import call
 
@@ -29,6 +30,11 @@ HARD_TEXTS = (
     "日本語 русский العربية हिन्दी ไทย",
     "👩‍👩‍👧‍👦🏳️‍🌈 e\u0301 \u200bzero\u00a0width",
     "def f(x: int) -> str:\n    return f'{x!r}' # {[()]}\r\n",
+    *(chr(number) for number in range(128)),
+    # with the ASCII characters above, every byte that UTF-8 has: C2 to DF and all that follow, then E0 to EF, then F0 to F4
+    *("".join(map(chr, range(first, first + 64))) for first in range(0x80, 0x800, 64)),
+    "".join(chr(number) for number in (0x800, *range(0x1000, 0x10000, 0x1000)) if not 0xD800 <= number < 0xE000),
+    "".join(chr(number) for number in (0x10000, 0x40000, 0x80000, 0xC0000, 0x100000)),
 )
 
 
@@ -36,7 +42,7 @@ class MergeRequest(Contract):
     """The base and adapter folders, the folder to write, and what to measure; `rows` are the held-out ones.
 
     The merge is tried `onto` each of the weights; `keep` stays, None is the one of the lowest held-out loss. `training` says
-    how the 4-bit weights are made.
+    how the 4-bit weights are made. `corpus` are files of labelled rows, all of which are tokenised.
     """
 
     base: str
@@ -47,6 +53,7 @@ class MergeRequest(Contract):
     training: TrainConfig
     rows: tuple[TokenisedRow, ...]
     texts: tuple[str, ...]
+    corpus: tuple[str, ...] = ()
 
 
 class ReferenceText(Contract):
@@ -67,7 +74,8 @@ class GreedyAnswer(Contract):
 class MergeResult(Contract):
     """The merged model's held-out loss (nats per completion token, weights as saved), its type, and its tokenizer's word.
 
-    `dtype` is of the weights as saved, `measured_in` of the computation; `onto` are the weights that were kept.
+    `dtype` is of the weights as saved, `measured_in` of the computation; `onto` are the weights that were kept; `corpus` is
+    a file of ReferenceText.
     """
 
     held_out_loss: float
@@ -80,14 +88,17 @@ class MergeResult(Contract):
     texts: tuple[ReferenceText, ...]
     greedy: tuple[GreedyAnswer, ...] = ()
     chat: ChatFormat | None = None
+    source: SourceFacts | None = None
+    corpus: str | None = None
 
 
 def merge(request: MergeRequest, scratch: Path, on_event: OnEvent = ignore, *, timeout_s: float) -> MergeResult:
     """Write the merged model as a Hugging Face folder and return what it does on the held-out rows.
 
-    The merge is computed in fp32 and saved in the base's own type. DataError when the adapter is another base's, or when the
-    merged model's loss is no number.
+    The merge is computed in fp32 and saved in the base's own type. DataError when the adapter is another base's, a shard of
+    the base is missing, its tokenizer has more tokens than its embedding has rows, or the merged model's loss is no number.
     """
+    require_shards(Path(request.base))
     return call("core.export.worker", request, MergeResult, scratch, on_event, timeout_s=timeout_s)
 
 

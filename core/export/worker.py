@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,17 +21,21 @@ from transformers import (
 )
 
 from core.contract import Stage
-from core.data.record import TokenisedRow
+from core.data.record import TokenisedRow, read_labeled
+from core.data.worker import render
 from core.errors import DataError
 from core.events import OnEvent, Progress
 from core.export.chat_format import ChatFormat, chat_format
 from core.export.merge import GreedyAnswer, MergeRequest, MergeResult, ReferenceText, Weights
+from core.export.source import SourceFacts, tokenizer_model
+from core.files import digest_of, write_json_lines
 from core.train.held_out.worker import summed_loss
 from core.worker_process import main
 
 _GREEDY_PROMPTS = 8
 _GREEDY_TOKENS = 32
 _TASKS: dict[Weights, str] = {"base": "", "dequantised": " onto 4-bit weights"}
+_BATCH = 256
 # what belongs to a tokenizer; copied byte for byte, because a tokenizer that is loaded and saved again may change
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -45,7 +50,7 @@ TOKENIZER_FILES = (
 )
 
 
-def work(request: MergeRequest, _folder: Path, on_event: OnEvent) -> MergeResult:
+def work(request: MergeRequest, folder: Path, on_event: OnEvent) -> MergeResult:
     """Merge onto every choice of weights, save and measure each, keep one, and let that one answer."""
     dtype = AutoConfig.from_pretrained(request.base).dtype or torch.float32
     losses: dict[Weights, float] = {}
@@ -68,6 +73,8 @@ def work(request: MergeRequest, _folder: Path, on_event: OnEvent) -> MergeResult
         texts=_reference(tokenizer, request.texts),
         greedy=tuple(_greedy(model, row) for row in request.rows[:_GREEDY_PROMPTS]),
         chat=_chat(tokenizer),
+        source=_source(tokenizer),
+        corpus=_corpus(tokenizer, request.corpus, folder / "corpus.jsonl", on_event),
     )
 
 
@@ -86,7 +93,9 @@ def _made(request: MergeRequest, onto: Weights, dtype: torch.dtype, on_event: On
     del merged
     _copy_tokenizer(Path(request.base), target)
     on_event(Progress(stage=Stage.EXPORT, task=f"merge{task}", done=2, total=2, unit="steps"))
-    return _reloaded(target)
+    model = _reloaded(target)
+    _require_rows(AutoTokenizer.from_pretrained(target), model, Path(request.base))
+    return model
 
 
 def _folder_of(request: MergeRequest, onto: Weights) -> Path:
@@ -150,11 +159,57 @@ def _reloaded(target: Path) -> PreTrainedModel:
 
 
 def _reference(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[ReferenceText, ...]:
-    """Return the ids of every text, as it is and as a turn in the chat template with its special tokens."""
+    """Return the ids of every text, as it is and as a turn in the chat template, and of each special token within words."""
+    texts = (*texts, *(f"before {token} after{token}" for token in _special(tokenizer).values()))
     turns = [[{"role": "user", "content": text}] for text in texts] if tokenizer.chat_template else []
     shown = [*texts, *(str(tokenizer.apply_chat_template(t, tokenize=False, add_generation_prompt=True)) for t in turns)]
     encoded = tokenizer(shown, add_special_tokens=False)["input_ids"]
     return tuple(ReferenceText(text=text, ids=tuple(ids)) for text, ids in zip(shown, encoded, strict=True))
+
+
+def _require_rows(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, base: Path) -> None:
+    rows = int(model.get_input_embeddings().num_embeddings)
+    if (largest := max(tokenizer.get_vocab().values())) >= rows:
+        raise DataError(
+            f"{base}: its embedding has {rows} rows, its tokenizer's largest id is {largest}, < {rows} is needed",
+            remedy="Tokens were added without rows for them, or the tokenizer is another model's: put both of one revision.",
+        )
+
+
+def _special(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    return {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def _corpus(tokenizer: PreTrainedTokenizerBase, files: Sequence[str], target: Path, on_event: OnEvent) -> str | None:
+    """Write the ids of every row, as its contents and as the chat that is trained on; None without rows."""
+    rows = [row for file in files for row in read_labeled(Path(file))]
+    contents = dict.fromkeys(message.content for row in rows for message in row.messages)
+    whole = [render(tokenizer, row, answered=True) for row in rows] if tokenizer.chat_template else []
+    texts = [*contents, *whole]
+
+    def written() -> Iterator[dict[str, object]]:
+        for start in range(0, len(texts), _BATCH):
+            shown = texts[start : start + _BATCH]
+            encoded = tokenizer(shown, add_special_tokens=False)["input_ids"]
+            yield from ({"text": text, "ids": ids} for text, ids in zip(shown, encoded, strict=True))
+            told = start + len(shown)
+            on_event(Progress(stage=Stage.EXPORT, task="tokenise", done=told, total=len(texts), unit="texts"))
+
+    return str(target) if write_json_lines(target, written()) else None
+
+
+def _source(tokenizer: PreTrainedTokenizerBase) -> SourceFacts:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    name, merges = tokenizer_model(json.loads(backend.to_str())) if backend is not None else (None, None)
+    roles = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id}
+    template = tokenizer.chat_template
+    return SourceFacts(
+        tokenizer_model=name,
+        merges=merges,
+        marked=_special(tokenizer),
+        special_tokens={role: number for role, number in roles.items() if number is not None},
+        chat_template=digest_of(template) if isinstance(template, str) else None,
+    )
 
 
 def _chat(tokenizer: PreTrainedTokenizerBase) -> ChatFormat | None:

@@ -18,13 +18,17 @@ from core.worker_process import call
 
 
 class TrialRequest(Contract):
-    """A GGUF file, with an adapter's file where there is one, the libraries that run it, and what it is asked."""
+    """A GGUF file, with an adapter's file where there is one, the libraries that run it, and what it is asked.
+
+    `corpus` is a file of ReferenceText.
+    """
 
     gguf: str
     adapter: str | None = None
     toolchain: Toolchain
     rows: tuple[TokenisedRow, ...]
     texts: tuple[ReferenceText, ...]
+    corpus: str | None = None
     greedy: tuple[GreedyAnswer, ...] = ()
     answer_tokens: int
 

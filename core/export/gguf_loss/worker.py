@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from core.data.record import TokenisedRow
 from core.events import OnEvent, Progress
 from core.export.gguf_loss.loss import Trial, TrialRequest
 from core.export.gguf_loss.runner import Runner, refused, surprise
-from core.export.merge import GreedyAnswer
+from core.export.merge import GreedyAnswer, ReferenceText
+from core.files import read_json_lines
 from core.worker_process import main
 
 
@@ -25,16 +27,27 @@ def work(request: TrialRequest, _folder: Path, on_event: OnEvent) -> Trial:
     answers = max((len(answer.ids) for answer in request.greedy), default=0)
     runner = Runner(gguf, longest + max(request.answer_tokens, answers), Path(request.adapter) if request.adapter else None)
     _check_ids(runner, request.rows, gguf.name)
-    differing = [ref.text for ref in request.texts if runner.tokenise(ref.text) != list(ref.ids)]
+    compared, differing = _compared(runner, request)
     loss = _held_out_loss(runner, request.rows, gguf.name, on_event)
     return Trial(
         held_out_loss=loss if np.isfinite(loss) else None,
         sample=_answer(runner, request.rows[0], request.answer_tokens),
-        texts=len(request.texts),
+        texts=compared,
         tokenizer_mismatches=len(differing),
         first_mismatch=differing[0][:80] if differing else None,
         splits=tuple(margin for answer in request.greedy if (margin := _split(runner, answer)) is not None),
     )
+
+
+def _compared(runner: Runner, request: TrialRequest) -> tuple[int, list[str]]:
+    """Return how many texts were tokenised and those that got other ids."""
+    corpus = read_json_lines(Path(request.corpus)) if request.corpus else ()
+    compared, differing = 0, []
+    for ref in chain(request.texts, map(ReferenceText.model_validate, corpus)):
+        compared += 1
+        if runner.tokenise(ref.text) != list(ref.ids):
+            differing.append(ref.text)
+    return compared, differing
 
 
 def _check_ids(runner: Runner, rows: Sequence[TokenisedRow], name: str) -> None:

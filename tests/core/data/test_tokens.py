@@ -46,6 +46,16 @@ def test_the_mask_covers_the_answer_and_its_end_of_turn_and_nothing_else(tiny_st
     assert any(event.kind == "progress" and event.done == 2 for event in seen)
 
 
+def test_a_special_token_without_a_role_ends_a_turn_as_in_phi_3_and_gemma_3(tiny_student, tmp_path):
+    folder = tmp_path / "student"
+    shutil.copytree(tiny_student, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    roles = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "<|endoftext|>")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | roles | {"extra_special_tokens": []}))
+    (only,) = tokenise([row(0)], folder, 256, tmp_path / "work")
+    assert trained(folder, only) == ANSWER + "<|im_end|>"
+
+
 def test_a_long_row_is_cut_and_a_row_without_any_answer_left_is_named(tiny_student, tmp_path):
     (whole,) = tokenise([row(0)], tiny_student, 256, tmp_path / "a")
     prompt = whole.completion_mask.index(1)

@@ -19,8 +19,8 @@ def write_gguf(path: Path, *, merges: bool = True, chat_template: bool = True, t
     writer = GGUFWriter(path, "llama")
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(["a", "b", "ab"])
-    writer.add_token_types([1, 1, 1])
+    writer.add_token_list(["a", "b", "ab", *(f"t{number}" for number in range(61))])
+    writer.add_token_types([1] * 64)
     if merges:
         writer.add_token_merges(["a b"])
     if chat_template:
@@ -63,7 +63,7 @@ def test_bits_per_weight_count_every_tensor_as_it_is_stored(tmp_path: Path, whol
     assert facts.bits_per_weight == pytest.approx((4096 * (8.5 + 4.5 + 5.5) + 64 * 32) / (3 * 4096 + 64))
     assert facts.tensor_types == {"F32": 1, "Q4_0": 1, "Q5_0": 1, "Q8_0": 1}
     assert (facts.architecture, facts.tokenizer_model, facts.tokenizer_pre) == ("llama", "gpt2", "smollm")
-    assert (facts.vocabulary, facts.merges, facts.tensors) == (3, 1, 4)
+    assert (facts.vocabulary, facts.merges, facts.tensors) == (64, 1, 4)
 
 
 def test_a_block_matrix_of_another_type_is_a_fallback_but_norms_and_the_embedding_are_not(
@@ -136,7 +136,11 @@ def test_a_file_that_is_another_model_than_its_source_is_told_in_what(tmp_path: 
     source = read_gguf(write_gguf(tmp_path / "source.gguf"), "Q4_0")
     assert differences(source, source) == []
     other = read_gguf(write_gguf(tmp_path / "other.gguf", merges=False, chat_template=False), "Q4_0")
-    assert differences(other, source) == ["its number of merges is None, the F32 file's 1", "its chat template is other"]
+    assert differences(other, source) == [
+        "its number of merges is None, the F32 file's 1",
+        "its chat template is other",
+        "its tokens or merges are other",
+    ]
     moved = source.model_copy(update={"layout": "x", "tokenizer_pre": "default", "special_tokens": {"bos": "3"}})
     assert differences(moved, source) == [
         "its pre-tokenizer is default, the F32 file's smollm",
@@ -145,13 +149,16 @@ def test_a_file_that_is_another_model_than_its_source_is_told_in_what(tmp_path: 
     ]
 
 
-def test_an_embedding_with_fewer_rows_than_tokens_is_a_problem(tmp_path: Path) -> None:
+def test_an_embedding_with_other_rows_than_tokens_is_a_problem(tmp_path: Path) -> None:
     facts = read_gguf(write_gguf(tmp_path / "whole.gguf"), "Q4_0")
     assert facts.embedding_rows == 64
     assert structure_problems(facts, wants_chat_template=True) == []
     small = facts.model_copy(update={"vocabulary": 65})
     assert structure_problems(small, wants_chat_template=True) == [
-        "its embedding has 64 rows < its vocabulary of 65 tokens"
+        (
+            "its embedding has 64 rows, == 65 is needed, the tokens of its vocabulary: tokens were added without rows for them, "
+            "or the tokenizer is another model's"
+        )
     ]
 
 
