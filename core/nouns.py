@@ -185,6 +185,15 @@ class Divergence(Contract):
     same_top_share_error: float
 
 
+class MemoryNeed(Contract):
+    """The RAM a file needs with a KV cache of `n_ctx` tokens: by its header, and the peak that was measured, and where."""
+
+    n_ctx: int
+    estimated_bytes: int
+    measured_bytes: int | None = None
+    measured_on: str | None = None
+
+
 class UnprovenQuantisation(Contract):
     """A GGUF file as far as it could be measured; None where it could not be read or run."""
 
@@ -196,6 +205,7 @@ class UnprovenQuantisation(Contract):
     held_out_loss: float | None
     sample: str | None
     divergence: Divergence | None = None
+    memory: MemoryNeed | None = None
 
 
 class Quantisation(UnprovenQuantisation):

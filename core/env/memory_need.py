@@ -234,11 +234,22 @@ def quantised(shape: ModelShape, kind: str) -> Quantised:
 
 
 def inference_bytes(shape: ModelShape, kind: str, context: int) -> int:
+    """Return the RAM llama.cpp needs for a type of a student's GGUF. Measured: TOLERANCE."""
+    return llama_bytes(
+        tensors=quantised(shape, kind).tensors_bytes,
+        cache_width=2 * shape.num_hidden_layers * shape.key_value_size,
+        inner=shape.intermediate_size,
+        hidden=shape.hidden_size,
+        vocabulary=shape.vocab_size,
+        context=context,
+    )
+
+
+def llama_bytes(*, tensors: int, cache_width: int, inner: int, hidden: int, vocabulary: int, context: int) -> int:
     """Return the RAM llama.cpp needs: weights, keys and values in 16 bits, one batch's rows in fp32, the program.
 
-    It reserves logits for a whole batch too (llama-context.cpp), but touches those it is asked for. Measured: TOLERANCE.
+    `tensors` are the weights' bytes, `cache_width` the keys and values of one token in all layers. It reserves logits for a
+    whole batch too (llama-context.cpp), but touches those it is asked for.
     """
-    cache = 2 * shape.num_hidden_layers * shape.key_value_size * context * 2
-    rows = min(_UBATCH, context) * (3 * shape.intermediate_size + 4 * shape.hidden_size) * 4
-    logits = shape.vocab_size * 4
-    return quantised(shape, kind).tensors_bytes + cache + rows + logits + _LLAMA_BYTES
+    rows = min(_UBATCH, context) * (3 * inner + 4 * hidden) * 4
+    return tensors + 2 * cache_width * context + rows + 4 * vocabulary + _LLAMA_BYTES

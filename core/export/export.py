@@ -23,6 +23,7 @@ from core.export.card import README, ModelCard, model_card, teaching
 from core.export.convert import Recipe, convert, quantise
 from core.export.divergence import Baseline, Runner, baseline
 from core.export.gate import REQUIRED_METRIC, Gate, Judged, failing, figures, required_increase, worth_redoing
+from core.export.gguf_memory.need import Meter
 from core.export.imatrix import importance_matrix
 from core.export.merge import MergeRequest, MergeResult, choices, merge, recorded, reference_texts
 from core.export.tasks import Tasks, chosen
@@ -134,12 +135,14 @@ class _Export:
         shutil.rmtree(scratch / "merged")  # from here on the F32 file stands for it
         tasks = self._tasks()
         compared = self._baseline(f32, reference, contents)
-        gate = Gate(reference, rows, self.config, self.toolchain, self.on_event, compared, tasks)
+        gate = Gate(reference, rows, self.config, self.toolchain, self.on_event, compared, tasks, meter=self._meter())
         gate = gate.proven(f32, scratch / "trial-conversion")
         recipe = Recipe(self._imatrix(f32) if self.config.imatrix else None, self.config.tensor_types)
         judged = [
             self._one(kind, content, f32, gate, recipe) for kind in sorted(self._types(), key=lambda kind: kind == "F32")
         ]
+        f32.unlink(missing_ok=True)  # the base's F32 file takes its room
+        shutil.rmtree(scratch / "divergence", ignore_errors=True)
         judged.sort(key=lambda file: self._types().index(file.type))
         f32.unlink(missing_ok=True)  # the base's own F32 file takes its room
         around = tasks.around(student.folder(self.card, self.on_event), self.card.name, scratch / "base")
@@ -174,6 +177,11 @@ class _Export:
         texts = [one for one in reference.texts if one.text in contents]
         runner = Runner(self.toolchain, f32.parent / "divergence", self.on_event, self.config.timeout_s)
         return baseline(f32, texts, self.config.divergence_tokens, runner)
+
+    def _meter(self) -> Meter:
+        most, n_ctx = self.config.max_memory_mib, self.config.memory_context
+        limit = None if most is None else most << 20
+        return Meter(n_ctx, limit, self.toolchain, self.on_event, self.config.timeout_s)
 
     def _tasks(self) -> Tasks:
         labeled = parent(self.workspace, self.adapter, LabeledDataset)

@@ -13,15 +13,17 @@ from core.errors import GateRefused
 from core.events import Note, OnEvent
 from core.export.divergence import Baseline
 from core.export.gguf_loss.loss import Trial, TrialRequest, run_trial
+from core.export.gguf_memory.need import Meter
 from core.export.inspect import GgufFacts, differences, read_gguf, structure_problems
 from core.export.merge import MergeResult
 from core.export.source import source_problems
 from core.export.tasks import Tasks
 from core.export.tasks import metrics as metrics_of
-from core.nouns import Divergence, GgufModel, Quantisation, RejectedQuantisation, UnprovenQuantisation
+from core.nouns import Divergence, GgufModel, MemoryNeed, Quantisation, RejectedQuantisation, UnprovenQuantisation
 from core.toolchain import Toolchain
 
 REQUIRED_METRIC = "required_loss_increase"
+_MIB = 1 << 20
 _LEVEL = 0.1  # logits nearer than this swap places by rounding alone (SmolLM2 in bf16: up to 0.055)
 _LEVEL_IN_F32 = 0.01
 _CONVERSION_LIMITS = (
@@ -35,6 +37,7 @@ _CAUSES = {
     "conversion.loss_difference": "a tied embedding was trained, or the weights were merged in 4 bit or damaged on their way",
     "loss_increase": "the type is too coarse for this model, or the file's bytes were damaged",
     "kl_mean": "the type is too coarse for this model, or the file's bytes were damaged",
+    "memory_mib": "the model, or the context of export.memory_context tokens, is too large for the board: take a coarser type",
     "answer_characters": "the weights are broken, or the chat template ends the answer at once",
 }
 _OF_ROUNDING = {"loss_increase", "kl_mean"}
@@ -51,6 +54,7 @@ class Judged(Contract):
     trial: Trial | None
     divergence: Divergence | None
     tasks: dict[str, float] = {}
+    memory: MemoryNeed | None = None
     reasons: tuple[str, ...]
 
     def accepted(self) -> Quantisation:
@@ -71,6 +75,7 @@ class Judged(Contract):
             held_out_loss=self.trial.held_out_loss if self.trial else None,
             sample=self.trial.sample if self.trial else None,
             divergence=self.divergence,
+            memory=self.memory,
         )
 
 
@@ -91,6 +96,7 @@ class Gate:
     tasks: Tasks | None = None
     conversion: tuple[str, ...] = ()
     source: GgufFacts | None = None
+    meter: Meter | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
 
     def proven(self, f32: Path, scratch: Path) -> Gate:
@@ -120,7 +126,7 @@ class Gate:
 
     def examine(self, path: Path, kind: str, scratch: Path) -> Judged:
         """Read, run and judge one file; a broken one is a judgement too, never an error."""
-        structure, trial, divergence = None, None, None
+        structure, trial, divergence, memory = None, None, None, None
         tasks: dict[str, float] = {}
         reasons = list(self.conversion)
         try:
@@ -131,7 +137,9 @@ class Gate:
                 trial = self._try(path, scratch)
                 divergence = self.baseline.compare(path) if self.baseline else None
                 tasks = self.tasks.shares_of(path, scratch / "tasks") if self.tasks else {}
+                memory = self.meter.need(path, structure, scratch / "memory") if self.meter else None
                 measured = _measured(kind, trial, self.reference, divergence) | metrics_of(kind, tasks)
+                measured |= _memory(kind, memory)
                 verdict = judge(_limits(kind, self.config, measured), measured)
                 reasons += [_reason(failure, trial, structure) for failure in verdict.failures]
         except GateRefused as error:
@@ -147,6 +155,7 @@ class Gate:
             trial=trial,
             divergence=divergence,
             tasks=tasks,
+            memory=memory,
             reasons=tuple(reasons),
         )
 
@@ -172,7 +181,7 @@ def figures(judged: Iterable[Judged], reference: MergeResult) -> dict[str, float
             metrics[f"bits_per_weight.{file.type}"] = file.structure.bits_per_weight
         if file.trial:
             metrics |= _measured(file.type, file.trial, reference, file.divergence)
-        metrics |= metrics_of(file.type, file.tasks)
+        metrics |= metrics_of(file.type, file.tasks) | _memory(file.type, file.memory)
     return metrics
 
 
@@ -228,6 +237,15 @@ def _measured(kind: str, trial: Trial, reference: MergeResult, divergence: Diver
     return metrics
 
 
+def _memory(kind: str, need: MemoryNeed | None) -> dict[str, float]:
+    """Return the larger of what a file's header says it needs and what was measured."""
+    return {} if need is None else {_memory_metric(kind): max(need.estimated_bytes, need.measured_bytes or 0) / _MIB}
+
+
+def _memory_metric(kind: str) -> str:
+    return f"memory_mib.{kind}"
+
+
 def _limits(kind: str, config: ExportConfig, measured: Mapping[str, float]) -> Sequence[Limit]:
     return (
         Limit(metric=f"answer_characters.{kind}", op=">=", value=1),
@@ -241,6 +259,8 @@ def _adjustable(kind: str, config: ExportConfig, measured: Mapping[str, float]) 
     limits = [Limit(metric=_loss_metric(kind), op="<=", value=config.max_loss_increase)]
     if _divergence_metric(kind) in measured:
         limits.append(Limit(metric=_divergence_metric(kind), op="<=", value=config.max_divergence.of(kind)))
+    if config.max_memory_mib is not None and _memory_metric(kind) in measured:
+        limits.append(Limit(metric=_memory_metric(kind), op="<=", value=config.max_memory_mib))
     wanted = ((f"{task}.{kind}", least) for task, least in config.min_task.asked().items())
     return limits + [Limit(metric=name, op=">=", value=least) for name, least in wanted if name in measured]
 

@@ -43,6 +43,8 @@ _THE_SAME = {
 class GgufFacts(Contract):
     """What a GGUF file says about itself; `bits_per_weight` counts tensor data only, `merges` is None without a list.
 
+    `cache_width` are the numbers its KV cache keeps of one token in all layers.
+
     `layout` is the hash of all tensors' names and shapes, `tokens` of the tokens' texts, scores and types and of the merges,
     `chat_template` of that; `special_tokens` are ids by their key, `marked_tokens` the ids that are found in a text before it
     is split: special ones and those a user defined.
@@ -65,6 +67,10 @@ class GgufFacts(Contract):
     chat_template: str
     marked_tokens: frozenset[int] = frozenset()
     tokens: str = ""
+    tensor_bytes: int = 0
+    cache_width: int = 0
+    embedding_length: int = 0
+    feed_forward: int = 0
 
 
 def read_gguf(path: Path, nominal: str, also: frozenset[str] = frozenset()) -> GgufFacts:
@@ -213,6 +219,10 @@ def _facts(reader: Any, nominal: frozenset[str]) -> GgufFacts:
         chat_template=digest_of(_value(reader, "tokenizer.chat_template")),
         marked_tokens=_marked(reader),
         tokens=_tokens(reader),
+        tensor_bytes=sum(size for _, _, _, size, _ in tensors),
+        cache_width=_cache_width(reader),
+        embedding_length=max(_sizes(reader, "embedding_length")),
+        feed_forward=max(_sizes(reader, "feed_forward_length")),
     )
 
 
@@ -242,6 +252,22 @@ def _tokens(reader: Any) -> str:
             data = field.parts[index].tobytes()
             known.update(len(data).to_bytes(8, "little") + data)
     return known.hexdigest()
+
+
+def _cache_width(reader: Any) -> int:
+    layers, heads = max(_sizes(reader, "block_count")), max(_sizes(reader, "attention.head_count"))
+    kept = _sizes(reader, "attention.head_count_kv")
+    width = max(_sizes(reader, "embedding_length")) // max(1, heads)
+    both = sum(max(_sizes(reader, f"attention.{part}_length")) or width for part in ("key", "value"))
+    total = sum(kept) if len(kept) > 1 else layers * (kept[0] or heads)
+    return total * both
+
+
+def _sizes(reader: Any, name: str) -> list[int]:
+    """Return a size of the architecture, one for each layer where they differ; 0 where the file does not tell."""
+    field = reader.get_field(f"{_value(reader, 'general.architecture')}.{name}")
+    told = 0 if field is None else field.contents()
+    return [int(one) for one in told] if isinstance(told, list) else [int(told)]
 
 
 def _value(reader: Any, key: str) -> str | None:

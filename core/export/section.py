@@ -113,6 +113,12 @@ class ExportConfig(Section):
     compare_tokens: Annotated[int, Operational] = Field(
         default=256, ge=1, le=8192, description="Tokens of an answer in that comparison, at most"
     )
+    memory_context: int = Field(
+        default=2048, ge=32, le=1 << 20, description="Tokens the KV cache holds when a file's memory is told"
+    )
+    max_memory_mib: Annotated[int | None, Operational] = Field(
+        default=None, ge=1, description="RAM a file may need on the board, its KV cache counted; none sets no limit"
+    )
     card: Annotated[CardTexts, Operational] = CardTexts()
     timeout_s: Annotated[float, Operational] = Field(default=7200.0, gt=0)
 

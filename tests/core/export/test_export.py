@@ -24,7 +24,7 @@ from core.export.gate import Gate
 from core.export.gguf_loss.loss import TrialRequest, run_trial
 from core.export.imatrix import importance_matrix
 from core.export.inspect import read_gguf
-from core.export.merge import GreedyAnswer, MergeRequest, MergeResult, ReferenceText, merge
+from core.export.merge import HARD_TEXTS, GreedyAnswer, MergeRequest, MergeResult, ReferenceText, merge
 from core.export.section import DivergenceLimits, TensorTypes
 from core.nouns import GgufModel
 from core.workspace import Workspace, artifacts, verify
@@ -81,6 +81,10 @@ def test_every_file_is_published_with_its_figures(tiny_trained: Trained, exporte
         assert q.held_out_loss == exported.metrics[f"held_out_loss.{q.type}"]
         assert q.bits_per_weight == exported.metrics[f"bits_per_weight.{q.type}"]
         assert q.sample
+        assert q.memory.measured_bytes is None  # no limit, so none is measured
+        assert exported.metrics[f"memory_mib.{q.type}"] * 2**20 == q.memory.estimated_bytes > q.bytes
+    assert exported.metrics["conversion.tokenizer_mismatches"] == 0
+    assert exported.metrics["conversion.tokenizer_texts"] > 2 * len(HARD_TEXTS)
     assert exported.parents == (tiny_trained.adapter.as_parent(),)
     assert {"llama.cpp", "torch", "transformers", "peft"} <= set(exported.tools)
 
