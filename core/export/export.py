@@ -144,7 +144,6 @@ class _Export:
         f32.unlink(missing_ok=True)  # the base's F32 file takes its room
         shutil.rmtree(scratch / "divergence", ignore_errors=True)
         judged.sort(key=lambda file: self._types().index(file.type))
-        f32.unlink(missing_ok=True)  # the base's own F32 file takes its room
         around = tasks.around(student.folder(self.card, self.on_event), self.card.name, scratch / "base")
         alone = self._alone(content, rows, reference) if self.config.adapter_gguf else None
         facts = self._facts(judged, reference, {**around, **gate.measured}, alone)
