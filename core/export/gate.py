@@ -119,6 +119,7 @@ class Gate:
         differs = {} if loss is None else {"conversion.loss_difference": abs(loss - self.reference.held_out_loss)}
         return {
             "conversion.tokenizer_texts": trial.texts,
+            "conversion.unnormalised_texts": self.reference.unnormalised,
             "conversion.tokenizer_mismatches": trial.tokenizer_mismatches,
             "conversion.splits": sum(margin > level for margin in trial.splits),
             **differs,

@@ -75,7 +75,8 @@ class MergeResult(Contract):
     """The merged model's held-out loss (nats per completion token, weights as saved), its type, and its tokenizer's word.
 
     `dtype` is of the weights as saved, `measured_in` of the computation; `onto` are the weights that were kept; `corpus` is
-    a file of ReferenceText.
+    a file of ReferenceText. `unnormalised` texts of it are not in the normal form the tokenizer brings text to, which
+    llama.cpp does not.
     """
 
     held_out_loss: float
@@ -90,6 +91,7 @@ class MergeResult(Contract):
     chat: ChatFormat | None = None
     source: SourceFacts | None = None
     corpus: str | None = None
+    unnormalised: int = 0
 
 
 def merge(request: MergeRequest, scratch: Path, on_event: OnEvent = ignore, *, timeout_s: float) -> MergeResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 from core.contract import Contract
@@ -36,6 +37,16 @@ def tokenizer_model(tokenizer: dict[str, object]) -> tuple[str | None, int | Non
         return None, None
     merges = len(model.get("merges") or ())
     return ("llama", None) if model.get("byte_fallback") else ("gpt2", merges)
+
+
+def as_llama_reads(tokenizer: dict[str, object], text: str) -> str:
+    """Return a text in the normal form that a tokenizer.json brings it to first (Qwen's: NFC).
+
+    llama.cpp keeps text as it comes, so that only what is in that form already gets the trained ids from it.
+    """
+    normalizer = tokenizer.get("normalizer")
+    composes = isinstance(normalizer, dict) and normalizer.get("type") == "NFC"
+    return unicodedata.normalize("NFC", text) if composes else text
 
 
 def source_problems(facts: GgufFacts, source: SourceFacts) -> list[str]:

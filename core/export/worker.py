@@ -27,7 +27,7 @@ from core.errors import DataError
 from core.events import OnEvent, Progress
 from core.export.chat_format import ChatFormat, chat_format
 from core.export.merge import GreedyAnswer, MergeRequest, MergeResult, ReferenceText, Weights
-from core.export.source import SourceFacts, tokenizer_model
+from core.export.source import SourceFacts, as_llama_reads, tokenizer_model
 from core.files import digest_of, write_json_lines
 from core.train.held_out.worker import summed_loss
 from core.worker_process import main
@@ -62,6 +62,7 @@ def work(request: MergeRequest, folder: Path, on_event: OnEvent) -> MergeResult:
         model = _reloaded(_folder_of(request, kept))
     target = _kept(request, kept)
     tokenizer = AutoTokenizer.from_pretrained(target)
+    corpus, unnormalised = _corpus(tokenizer, request.corpus, folder / "corpus.jsonl", on_event)
     return MergeResult(
         held_out_loss=losses[kept],
         onto=kept,
@@ -74,7 +75,8 @@ def work(request: MergeRequest, folder: Path, on_event: OnEvent) -> MergeResult:
         greedy=tuple(_greedy(model, row) for row in request.rows[:_GREEDY_PROMPTS]),
         chat=_chat(tokenizer),
         source=_source(tokenizer),
-        corpus=_corpus(tokenizer, request.corpus, folder / "corpus.jsonl", on_event),
+        corpus=corpus,
+        unnormalised=unnormalised,
     )
 
 
@@ -163,6 +165,7 @@ def _reference(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tupl
     texts = (*texts, *(f"before {token} after{token}" for token in _special(tokenizer).values()))
     turns = [[{"role": "user", "content": text}] for text in texts] if tokenizer.chat_template else []
     shown = [*texts, *(str(tokenizer.apply_chat_template(t, tokenize=False, add_generation_prompt=True)) for t in turns)]
+    shown = _as_llama_reads(tokenizer, shown)
     encoded = tokenizer(shown, add_special_tokens=False)["input_ids"]
     return tuple(ReferenceText(text=text, ids=tuple(ids)) for text, ids in zip(shown, encoded, strict=True))
 
@@ -180,12 +183,19 @@ def _special(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     return {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
-def _corpus(tokenizer: PreTrainedTokenizerBase, files: Sequence[str], target: Path, on_event: OnEvent) -> str | None:
-    """Write the ids of every row, as its contents and as the chat that is trained on; None without rows."""
+def _corpus(
+    tokenizer: PreTrainedTokenizerBase, files: Sequence[str], target: Path, on_event: OnEvent
+) -> tuple[str | None, int]:
+    """Write the ids of every row, as its contents and as the chat that is trained on, and count what is in no normal form.
+
+    The file is None without rows.
+    """
     rows = [row for file in files for row in read_labeled(Path(file))]
     contents = dict.fromkeys(message.content for row in rows for message in row.messages)
     whole = [render(tokenizer, row, answered=True) for row in rows] if tokenizer.chat_template else []
-    texts = [*contents, *whole]
+    said = [*contents, *whole]
+    texts = _as_llama_reads(tokenizer, said)
+    changed = sum(text != before for text, before in zip(texts, said, strict=True))
 
     def written() -> Iterator[dict[str, object]]:
         for start in range(0, len(texts), _BATCH):
@@ -195,7 +205,13 @@ def _corpus(tokenizer: PreTrainedTokenizerBase, files: Sequence[str], target: Pa
             told = start + len(shown)
             on_event(Progress(stage=Stage.EXPORT, task="tokenise", done=told, total=len(texts), unit="texts"))
 
-    return str(target) if write_json_lines(target, written()) else None
+    return (str(target) if write_json_lines(target, written()) else None), changed
+
+
+def _as_llama_reads(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[str]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    described = json.loads(backend.to_str()) if backend is not None else {}
+    return [as_llama_reads(described, text) for text in texts]
 
 
 def _source(tokenizer: PreTrainedTokenizerBase) -> SourceFacts:

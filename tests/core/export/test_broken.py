@@ -24,7 +24,7 @@ from core.export.convert import convert, quantise
 from core.export.gate import Gate
 from core.export.inspect import GgufFacts
 from core.export.merge import MergeRequest, merge, reference_texts
-from core.export.source import SourceFacts, require_shards, source_problems, tokenizer_model
+from core.export.source import SourceFacts, as_llama_reads, require_shards, source_problems, tokenizer_model
 from tests.core.export.conftest import ANSWERS, ROWS, Trained
 
 FACTS = GgufFacts(
@@ -76,6 +76,12 @@ def test_a_sentencepiece_tokenizer_needs_no_merges_and_an_unknown_kind_is_not_ju
     assert tokenizer_model({"model": {"type": "BPE", "byte_fallback": True, "merges": [["a", "b"]]}}) == ("llama", None)
     assert tokenizer_model({"model": {"type": "Unigram"}}) == (None, None)
     assert tokenizer_model({}) == (None, None)
+
+
+def test_a_text_is_compared_in_the_normal_form_of_a_tokenizer_that_has_one() -> None:
+    assert as_llama_reads({"normalizer": {"type": "NFC"}}, "e\u0301") == "\u00e9"
+    assert as_llama_reads({"normalizer": {"type": "Replace"}}, "e\u0301") == "e\u0301"
+    assert as_llama_reads({"normalizer": None}, "e\u0301") == "e\u0301"
 
 
 def test_a_missing_shard_of_the_student_is_named_before_anything_is_loaded(tmp_path: Path) -> None:
