@@ -24,7 +24,7 @@ from core.promote import unmet
 from core.publish.record import Publication, PublishedFile, record
 from core.remote.push import planned, push
 from core.remote.store import Store
-from core.report.model_card import modelfile_name
+from core.report.model_card import ADAPTER_MODELFILE, modelfile_name
 from core.workspace import MANIFEST, Workspace, describe_files, verify
 
 CHECKSUMS = "SHA256SUMS"
@@ -85,7 +85,7 @@ def publish(
 
 
 def leaving(gguf: GgufModel) -> tuple[FileRef, ...]:
-    """Return the files of an export that may leave: those of its accepted quantisations, and the texts about them."""
+    """Return the files of an export that may leave: its accepted quantisations and adapter, and the texts about them."""
     if not gguf.verdict.passed:
         raise GateRefused(
             f"export {gguf.artifact_id}: {'; '.join(unmet(gguf)) or 'its verdict is failed'}",
@@ -93,6 +93,9 @@ def leaving(gguf: GgufModel) -> tuple[FileRef, ...]:
         )
     wanted = [*(file.path for file in gguf.quantisations), README, CARD]
     texts = {modelfile_name(file) for file in gguf.quantisations}
+    if (alone := gguf.adapter_file) is not None and not alone.reasons:
+        wanted.append(alone.path)
+        texts.add(ADAPTER_MODELFILE)
     there = {ref.path: ref for ref in gguf.files}
     if README not in there or CARD not in there:
         raise ArtifactMissing(

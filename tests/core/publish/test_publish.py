@@ -34,8 +34,8 @@ from core.errors import (
     UsageError,
 )
 from core.events import Event, Published, ignore
-from core.nouns import GgufModel
-from core.publish.publish import CHECKSUMS, publish
+from core.nouns import AdapterFile, GgufModel
+from core.publish.publish import CHECKSUMS, leaving, publish
 from core.publish.record import publications
 from core.workspace import Workspace
 from tests.core import published_chain
@@ -92,6 +92,17 @@ def test_a_repository_gets_the_files_that_passed_in_one_commit(
     assert (told.to, told.revision, told.artifact_id) == ("hf://ada/tutor", repo.branches["main"], model.artifact_id)
     assert sorted(done.sent) == [file.path for file in told.files] == LEAVING
     assert [type(event) for event in events if event.kind != "progress"] == [Published]
+
+
+@pytest.mark.parametrize("reasons", [(), ("rsLoRA: llama.cpp scales by alpha / r alone",)], ids=["accepted", "rejected"])
+def test_the_adapter_alone_leaves_with_its_modelfile_where_it_was_accepted(
+    workspace: Workspace, reasons: tuple[str, ...]
+) -> None:
+    made = {"tiny-adapter.gguf": "lora", "Modelfile-adapter": "FROM ./base.gguf\nADAPTER ./tiny-adapter.gguf\n"}
+    figures = {"bytes": 4, "r": 8, "lora_alpha": 16.0, "pairs": 1, "held_out_loss": 1.0, "merged_held_out_loss": 1.0}
+    alone = AdapterFile(path="tiny-adapter.gguf", reasons=reasons, **figures)
+    model = exported(workspace, **made).model_copy(update={"adapter_file": alone})
+    assert sorted(ref.path for ref in leaving(model) if ref.path in made) == ([] if reasons else sorted(made))
 
 
 def test_the_checksums_are_those_that_sha256sum_checks(
