@@ -19,6 +19,7 @@ MAX_PASSAGES = 20_000_000  # 160 MB of hashes, some 240,000 chats of 560 charact
 
 _ALL = 1 << 64
 _PENDING = 1 << 20
+_AT_ONCE = 1 << 20  # hashes worked on at once, so that what is in between takes little memory
 
 
 @dataclass(frozen=True)
@@ -119,21 +120,37 @@ class PassageIndex:
         if not self._pending:
             return
         self._sieve = None
-        hashes = np.concatenate([self._hashes, *self._pending])
+        known = len(self._hashes)
+        self._hashes.resize(known + self._pending_count, refcheck=False)  # in place: a copy would be 160 MB
+        np.concatenate(self._pending, out=self._hashes[known:])
         self._pending, self._pending_count = [], 0
-        hashes.sort()  # numpy's `unique`, by a hash table, takes ninety times as long on ten million
-        self._hashes = hashes[np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]]
-        while len(self._hashes) > self._max:
+        self._hashes.sort()  # numpy's `unique`, by a hash table, takes ninety times as long on ten million
+        kept = _without_repeats(self._hashes)
+        while (kept := self._below_limit(kept)) > self._max:
             self._limit //= 2
-            self._hashes = self._hashes[: np.searchsorted(self._hashes, np.uint64(self._limit))]
-        if self._limit < _ALL:
-            self._hashes = self._hashes[self._hashes < np.uint64(self._limit)].copy()
+        self._hashes.resize(kept, refcheck=False)
+
+    def _below_limit(self, count: int) -> int:
+        return count if self._limit == _ALL else int(np.searchsorted(self._hashes[:count], np.uint64(self._limit)))
+
+
+def _without_repeats(ordered: Hashes) -> int:
+    """Move what differs from the one before to the front, in place, and return how many that are."""
+    kept = 0
+    for start in range(0, len(ordered), _AT_ONCE):
+        some = ordered[start : start + _AT_ONCE]
+        differs = np.append(not kept or some[0] != ordered[kept - 1], some[1:] != some[:-1])
+        fresh = some[differs]
+        ordered[kept : kept + len(fresh)] = fresh
+        kept += len(fresh)
+    return kept
 
 
 def _sieve_of(hashes: Hashes) -> npt.NDArray[np.uint8]:
     """Return a bit for every low part of a hash that occurs; one in eight to sixteen is set, the rest is known to be new."""
     sieve = np.zeros(max(1 << 10, 1 << (2 * len(hashes)).bit_length()) >> 1, dtype=np.uint8)
-    np.bitwise_or.at(sieve, *_bits(sieve, hashes))
+    for start in range(0, len(hashes), _AT_ONCE):
+        np.bitwise_or.at(sieve, *_bits(sieve, hashes[start : start + _AT_ONCE]))
     return sieve
 
 

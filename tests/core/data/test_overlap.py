@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from random import Random
+from unittest import mock
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.data import overlap
 from core.data.overlap import PASSAGE_WORDS, PassageIndex, passage_at, passages_of
 from core.data.shingles import Runs, normalise, words_of
 
@@ -117,3 +119,22 @@ def test_eight_times_the_text_takes_about_eight_times_the_time() -> None:
 
     seconds(10)
     assert seconds(4000) < 24 * seconds(500)  # linear would be 8, quadratic 64
+
+
+@given(
+    batches=st.lists(st.lists(st.integers(0, 40), max_size=20), max_size=8),
+    at_once=st.integers(1, 7),
+    most=st.integers(1, 50),
+)
+def test_the_index_holds_what_a_set_would(batches: list[list[int]], at_once: int, most: int) -> None:
+    spread = np.uint64((1 << 64) // 41)
+    with mock.patch.multiple(overlap, _AT_ONCE=at_once, _PENDING=4):
+        index = PassageIndex(most)
+        for batch in batches:
+            index.add(Runs(np.array(batch, dtype=np.uint64) * spread, np.array([0, len(batch)], dtype=np.uint64)))
+        wanted = {int(np.uint64(one) * spread) for batch in batches for one in batch}
+        known = {one for one in wanted if one < index.kept_share * (1 << 64)}
+        assert index.hashes.tolist() == sorted(known)
+        assert len(known) <= most
+        asked = np.array(sorted(wanted), dtype=np.uint64)
+        assert index.holds(asked).tolist() == [one in known for one in sorted(wanted)]
