@@ -40,7 +40,8 @@ _SLOTS = 8  # a band, one byte a slot, is read as one 64-bit number
 _CHANCE = 1 / 256  # that two different slots have the same byte
 _SEED = 42
 _LEADERS = 8  # a bucket whose rows resemble none of this many leaders is a coincidence, or found in another band
-_PAIRS_AT_ONCE = 1 << 15
+_ROWS_AT_ONCE = 1 << 15
+_COMPARED_AT_ONCE = 1 << 9  # rows lie anywhere in the mapped file, and with each the system maps 64 KiB around it
 _KEYS_BYTES = 1 << 27
 
 Signatures = npt.NDArray[np.uint8]
@@ -210,8 +211,8 @@ class _Linker:
         keys = np.empty((at_once, len(rows)), dtype=np.uint64)
         for start in range(0, bands, at_once):
             some = keys[: bands - start]
-            for first in range(0, len(rows), _PAIRS_AT_ONCE):
-                chosen = rows[first : first + _PAIRS_AT_ONCE]
+            for first in range(0, len(rows), _ROWS_AT_ONCE):
+                chosen = rows[first : first + _ROWS_AT_ONCE]
                 some[:, first : first + len(chosen)] = by_band[chosen, start : start + len(some)].T
                 _forget(self._signatures)
             yield from some
@@ -245,8 +246,8 @@ def _similarities(signatures: Signatures, left: Rows, right: Rows) -> Similariti
     """Estimate the Jaccard similarity of pairs of rows by their signatures."""
     slots = signatures.shape[1]
     found = np.empty(len(left), dtype=np.float32)
-    for start in range(0, len(left), _PAIRS_AT_ONCE):
-        pairs = slice(start, start + _PAIRS_AT_ONCE)
+    for start in range(0, len(left), _COMPARED_AT_ONCE):
+        pairs = slice(start, start + _COMPARED_AT_ONCE)
         agree = np.count_nonzero(signatures[left[pairs]] == signatures[right[pairs]], axis=1)
         found[pairs] = np.clip((agree / slots - _CHANCE) / (1 - _CHANCE), 0, 1)
         _forget(signatures)

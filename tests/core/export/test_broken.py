@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from gguf import GGUFReader
 
-from core.config import ExportConfig
+from core.config import ExportConfig, TrainConfig
 from core.contract import Stage
 from core.data.tokens import tokenise
 from core.errors import DataError, GateRefused
@@ -88,7 +88,14 @@ def test_a_missing_shard_of_the_student_is_named_before_anything_is_loaded(tmp_p
     weights = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
     (tmp_path / weights["a"]).touch()
-    request = MergeRequest(base=str(tmp_path), adapter="", target=str(tmp_path / "out"), rows=(), texts=())
+    request = MergeRequest(
+        base=str(tmp_path),
+        adapter="",
+        target=str(tmp_path / "out"),
+        training=TrainConfig(student="pupil"),
+        rows=(),
+        texts=(),
+    )
     with pytest.raises(DataError, match=r"1 of 2 shards are missing, first model-00002-of-00002\.safetensors"):
         merge(request, tmp_path / "work", timeout_s=60)
     (tmp_path / weights["b"]).touch()
@@ -113,6 +120,7 @@ def merged(tiny_trained: Trained, tiny_smollm_student: Path, toolchain, tmp_path
         base=str(tiny_smollm_student),
         adapter=str(adapter),
         target=str(scratch / "folder"),
+        training=TrainConfig(student="pupil"),
         rows=rows,
         texts=reference_texts([text for pair in ANSWERS for text in pair]),
     )
@@ -220,6 +228,13 @@ def test_an_embedding_with_fewer_rows_than_the_tokenizer_has_ids_is_an_error_of_
     shutil.copytree(tiny_smollm_student, base)
     subprocess.run([sys.executable, "-c", RESIZE, str(base)], check=True, capture_output=True)
     adapter = tiny_trained.workspace.folder(Stage.TRAIN, tiny_trained.adapter.artifact_id) / "adapter"
-    request = MergeRequest(base=str(base), adapter=str(adapter), target=str(tmp_path / "out"), rows=(), texts=())
+    request = MergeRequest(
+        base=str(base),
+        adapter=str(adapter),
+        target=str(tmp_path / "out"),
+        training=TrainConfig(student="pupil"),
+        rows=(),
+        texts=(),
+    )
     with pytest.raises(DataError, match=r"its embedding has 49000 rows, its tokenizer's largest id is 49151, < 49000"):
         merge(request, tmp_path / "work", timeout_s=300)
