@@ -49,6 +49,7 @@ def request(base: Path, trained: Trained, tmp_path: Path) -> MergeRequest:
     )
 
 
+@pytest.mark.full
 def test_both_merges_are_measured_and_the_better_one_is_kept(
     tiny_trained: Trained, tiny_smollm_student: Path, tmp_path: Path
 ) -> None:
