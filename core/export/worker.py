@@ -133,9 +133,8 @@ def _take_four_bit_weights(model: PreTrainedModel, request: MergeRequest) -> Non
     bitsandbytes chooses the 4-bit numbers in fp32 whatever the type of the weights, so they are the training's own where the
     base's type holds no more digits than the training's.
     """
-    from bitsandbytes.functional import (
-        dequantize_4bit,
-    )  # with trl, which the next line needs, 4 s that a plain merge spares
+    # with trl, which the trainer brings, these take 4 s that a plain merge spares
+    from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit
 
     from core.train.worker import load_student
