@@ -19,7 +19,7 @@ import psutil
 from core.contract import Contract
 from core.errors import WorkspaceLocked
 from core.files import write_atomic
-from core.process import Child, end_group, how_it_ended, python_module, signal_group, start, tail
+from core.process import Child, end_group, how_it_ended, signal_group, start, tail, worker_module
 from core.worker_process import EventTail
 
 Launch = Callable[[Path, int, bool], Child]
@@ -34,7 +34,7 @@ def module(name: str) -> Launch:
 
     def launch(folder: Path, lock: int, outlives: bool) -> Child:
         env = {"PYTHONUNBUFFERED": "1", "EDGEKILN_PARENT": "" if outlives else str(os.getpid())}
-        return start(python_module(name, str(folder)), log=folder / "worker.log", env=env, pass_fds=(lock,))
+        return start(worker_module(name, str(folder)), log=folder / "worker.log", env=env, pass_fds=(lock,))
 
     return launch
 

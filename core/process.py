@@ -131,6 +131,11 @@ def python_module(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
+def worker_module(module: str, *arguments: str) -> list[str]:
+    """Return the same for a module that imports torch (core/start.py)."""
+    return python_module("core.start", module, *arguments)
+
+
 def _start(
     argv: Sequence[str],
     env: Mapping[str, str] | None,

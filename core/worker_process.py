@@ -19,7 +19,8 @@ from core.contract import Contract
 from core.errors import EdgekilnError, ProcessFailed
 from core.events import Event, OnEvent, parse_event
 from core.files import write_atomic
-from core.process import GRACE_S, beside, python_module, run, status_within
+from core.process import GRACE_S, beside, run, status_within, worker_module
+from core.start import imported
 
 Request = TypeVar("Request", bound=Contract)
 Result = TypeVar("Result", bound=Contract)
@@ -55,7 +56,7 @@ def call(
     tail = EventTail(folder / "events.jsonl", on_event)
     try:
         run(
-            python_module(module, str(folder)),
+            worker_module(module, str(folder)),
             log=folder / "worker.log",
             timeout_s=timeout_s,
             env={"PYTHONUNBUFFERED": "1", "EDGEKILN_PARENT": str(os.getpid()), **(env or {})},
@@ -89,7 +90,7 @@ def call_together(
         for request, folder, env in requests:
             _prepare(folder, request)
             told = {"PYTHONUNBUFFERED": "1", "EDGEKILN_PARENT": str(os.getpid()), **env}
-            argv = python_module(module, str(folder))
+            argv = worker_module(module, str(folder))
             child = stack.enter_context(beside(argv, log=folder / "worker.log", env=told, grace_s=grace_s))
             workers.append((child, folder, EventTail(folder / "events.jsonl", on_event)))
         running = workers
@@ -167,6 +168,7 @@ def main(request: type[Request], work: Callable[[Request, Path, OnEvent], Contra
     """
     folder = Path(sys.argv[1])
     die_with_parent()
+    imported()
     is_first = rank() == 0
     with (folder / "events.jsonl").open("ab", buffering=0) as stream:
 

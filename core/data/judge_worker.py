@@ -8,13 +8,13 @@ import sys
 from importlib.abc import MetaPathFinder
 from io import FileIO
 from pathlib import Path
-from typing import cast
 
 import pyarrow as pa
 
 from core.data.crew import read_message, write_message
 from core.data.judging import Judge
 from core.data.token_rules import Student, TokenCounter
+from core.start import forgo
 from core.worker_process import die_with_parent
 
 
@@ -58,8 +58,7 @@ def _forgo_pandas() -> None:
 def _counter(student: Student | None) -> TokenCounter | None:
     if student is None:
         return None
-    # tokenising needs no torch, which would take a second and 200 MB
-    cast(dict[str, object], sys.modules)["torch"] = None
+    forgo("torch")  # tokenising needs none, and it would take a second and 200 MB
     from core.data import worker
 
     return worker.TokenCounter(Path(student.folder))

@@ -42,5 +42,5 @@ def tokenise(
     request = TokeniseRequest(
         rows=str(source), tokenizer_folder=str(tokenizer_folder), max_length=max_length, output="tokenised.jsonl"
     )
-    call("core.data.worker", request, TokeniseResult, scratch, on_event, timeout_s=_TIMEOUT_S)
+    call("core.data.tokenise_worker", request, TokeniseResult, scratch, on_event, timeout_s=_TIMEOUT_S)
     return [TokenisedRow.model_validate(record) for record in read_json_lines(scratch / request.output)]

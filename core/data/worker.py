@@ -1,4 +1,4 @@
-"""Counts tokens and renders chat templates for everyone, in a process of its own; the client is tokens.py."""
+"""Tokenises chats by the student's template and counts tokens: transformers without torch; the client is tokens.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from core.data.tokens import TokeniseRequest, TokeniseResult
 from core.errors import DataError
 from core.events import OnEvent, Progress
 from core.files import write_json_lines
-from core.worker_process import main
 
 _BATCH = 256
 _REASON_CHARS = 160
@@ -177,7 +176,3 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, row: LabeledRow, ids: list[
         f"row {row.row_id}: the chat template ends the answer with no special token, so the student would not learn to stop",
         remedy="Use a template that ends a turn with a special token such as the tokenizer's eos_token.",
     )
-
-
-if __name__ == "__main__":
-    main(TokeniseRequest, work)

@@ -23,7 +23,7 @@ from core.contract import Contract, Stage
 from core.errors import EdgekilnError
 from core.events import OnEvent, Progress, ignore
 from core.files import write_atomic
-from core.process import python_module, run
+from core.process import run, worker_module
 from core.worker_process import die_with_parent
 
 _MAX_RESULT_BYTES = 16 << 20
@@ -131,7 +131,7 @@ def _call(probe: Probe, result: Path, log: Path) -> _Result:
     failure = None
     try:
         run(
-            python_module("core.env.probe", probe.target, json.dumps(probe.argument), str(result)),
+            worker_module("core.env.probe", probe.target, json.dumps(probe.argument), str(result)),
             log=log,
             timeout_s=probe.timeout_s,
             env={"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "EDGEKILN_PARENT": str(os.getpid())},

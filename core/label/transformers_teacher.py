@@ -22,7 +22,7 @@ from core.label.batching import Pool
 from core.label.request import Reply, Request
 from core.label.teachers import Trouble
 from core.label.tool_calls import with_calls_apart
-from core.process import Child, beside, python_module, status_within
+from core.process import Child, beside, status_within, worker_module
 
 _END_S = 10.0  # what a process that closed its pipe may take to end, so that its status can be told
 
@@ -174,7 +174,7 @@ def load(folder: Path, config: LabelConfig, log: Path, on_event: OnEvent) -> Tra
 def _started(log: Path) -> Iterator[_Process]:
     question_read, question_write = os.pipe()
     answer_read, answer_write = os.pipe()
-    argv = python_module("core.label.worker", str(question_read), str(answer_write))
+    argv = worker_module("core.label.worker", str(question_read), str(answer_write))
     env = {"EDGEKILN_PARENT": str(os.getpid()), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     with FileIO(question_write, "wb") as to, os.fdopen(answer_read, "rb") as back, ExitStack() as stack:
         try:

@@ -39,6 +39,7 @@ from core.label.request import Reply, Request, TokenLogprob
 from core.label.teachers import Trouble
 from core.label.tool_calls import unseen_tools
 from core.label.transformers_teacher import Answers, Lengths, Question, Ready, Refusal, Start
+from core.start import imported
 from core.worker_process import die_with_parent
 
 _REASON_CHARS = 300
@@ -351,6 +352,7 @@ def _unusable(folder: str, why: str) -> TeacherFailed:
 def main() -> None:
     """Answer what comes through the first pipe through the second."""
     die_with_parent()
+    imported()
     disable_progress_bar()
     with os.fdopen(int(sys.argv[1]), "rb") as questions, os.fdopen(int(sys.argv[2]), "wb") as answers:
         try:

@@ -62,6 +62,7 @@ def test_a_run_killed_in_every_stage_that_takes_time_ends_as_if_nothing_had_been
     killed_and_finished(job, finished, list(KILLS))
 
 
+@pytest.mark.full
 def test_ctrl_c_in_a_terminal_ends_the_run_soon(finished: Finished, tmp_path: Path) -> None:
     job = finished.copy(tmp_path / "workspace")
     for made in ("artifacts/label", "ledger"):
