@@ -13,7 +13,9 @@ TORCH_INDEX ?=# e.g. https://download.pytorch.org/whl/cpu; empty takes what pip'
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.edgekiln-setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+# one more than there are cores: tests wait for servers, clocks and disks
+PROCESSES := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 4) + 1)')
+SIDE_BY_SIDE := --numprocesses $(PROCESSES) --dist loadscope --no-loadscope-reorder
 EXTRA_INDEX := $(if $(strip $(TORCH_INDEX)),--extra-index-url $(strip $(TORCH_INDEX)))
 
 .PHONY: help setup demo test test-full wheelhouse lint clean

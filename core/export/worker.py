@@ -72,7 +72,7 @@ def work(request: MergeRequest, folder: Path, on_event: OnEvent) -> MergeResult:
         parameters=model.num_parameters(),
         has_chat_template=bool(tokenizer.chat_template),
         texts=_reference(tokenizer, request.texts),
-        greedy=tuple(_greedy(model, row) for row in request.rows[:_GREEDY_PROMPTS]),
+        greedy=_greedy(model, request.rows[:_GREEDY_PROMPTS], tokenizer.pad_token_id or 0, on_event),
         chat=_chat(tokenizer),
         source=_source(tokenizer),
         corpus=corpus,
@@ -239,20 +239,32 @@ def _chat(tokenizer: PreTrainedTokenizerBase) -> ChatFormat | None:
 
 
 @torch.inference_mode()
-def _greedy(model: PreTrainedModel, row: TokenisedRow) -> GreedyAnswer:
-    prompt = row.input_ids[: row.completion_mask.index(1)]
-    plainly = GenerationConfig(
-        do_sample=False, max_new_tokens=_GREEDY_TOKENS, eos_token_id=model.generation_config.eos_token_id
+def _greedy(model: PreTrainedModel, rows: Sequence[TokenisedRow], pad: int, on_event: OnEvent) -> tuple[GreedyAnswer, ...]:
+    """Return the greedy answers to the rows' prompts, generated together: every token reads all weights once."""
+    prompts = [row.input_ids[: row.completion_mask.index(1)] for row in rows]
+    if not prompts:
+        return ()
+    on_event(Progress(stage=Stage.EXPORT, task="greedy answers", done=0, total=len(prompts), unit="prompts"))
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
+    attention = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    ends = model.generation_config.eos_token_id
+    plainly = GenerationConfig(do_sample=False, max_new_tokens=_GREEDY_TOKENS, eos_token_id=ends, pad_token_id=pad)
+    told = model.generate(ids, plainly, attention_mask=attention, output_logits=True, return_dict_in_generate=True)
+    best = torch.stack([logits.float().topk(2).values for logits in told.logits], dim=1)  # (prompts, tokens, 2)
+    margins = (best[..., 0] - best[..., 1]).tolist()
+    answers = [_until(ends, answer) for answer in told.sequences[:, longest:].tolist()]
+    on_event(Progress(stage=Stage.EXPORT, task="greedy answers", done=len(prompts), total=len(prompts), unit="prompts"))
+    return tuple(
+        GreedyAnswer(prompt=prompt, ids=tuple(answer), margins=tuple(margin[: len(answer)]))
+        for prompt, answer, margin in zip(prompts, answers, margins, strict=True)
     )
-    told = model.generate(
-        torch.tensor([prompt], device=model.device), plainly, output_logits=True, return_dict_in_generate=True
-    )
-    best = [logits[0].float().topk(2).values for logits in told.logits]
-    return GreedyAnswer(
-        prompt=prompt,
-        ids=tuple(told.sequences[0, len(prompt) :].tolist()),
-        margins=tuple(float(first - second) for first, second in best),
-    )
+
+
+def _until(ends: int | Sequence[int] | None, ids: list[int]) -> list[int]:
+    """Return an answer up to and with the token that ended it; padding follows."""
+    last = {ends} if isinstance(ends, int) else set(ends or ())
+    return ids[: next((place for place, token in enumerate(ids, 1) if token in last), len(ids))]
 
 
 @torch.inference_mode()

@@ -237,7 +237,7 @@ def test_an_importance_matrix_of_the_training_texts_changes_what_is_rounded(file
     texts = [text for pair in ANSWERS for text in pair] * 6
     matrix = importance_matrix(f32, texts, 512, toolchain, heard.append, timeout_s=60)
     assert [event.task for event in heard] == ["importance matrix"] * len(heard)
-    assert heard[-1].done == 4  # of 128 tokens
+    assert heard[-1].done in {3, 4}  # of 128 tokens; llama.cpp may end before the last line of its log is written
     made = tmp_path / "weighed.gguf"
     quantise(f32, made, "Q4_0", toolchain, ignore, timeout_s=60, recipe=Recipe(imatrix=matrix))
     plain, weighed = (_types_and_bytes(path) for path in (files / "pupil-Q4_0.gguf", made))
