@@ -6,6 +6,7 @@ How it is built is in toolchain_build.py.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from core import package_index, toolchain_build
@@ -38,6 +39,10 @@ class Toolchain(Contract):
         if not path.is_file():
             raise ToolchainFailed(f"{path} is missing", remedy=f"Remove {self.folder} and run `edgekiln toolchain build`.")
         return path
+
+    def library(self, name: str) -> Path:
+        """Return the path of a built library such as `llama-common`; ToolchainFailed when it is gone."""
+        return self.program(f"lib{name}.{'dylib' if sys.platform == 'darwin' else 'so'}")
 
     def identity(self) -> str:
         """Return what shapes the bytes the tools make: version and commit; not the machine they were built on."""

@@ -15,6 +15,7 @@ from core.errors import GateRefused, ProcessFailed
 from core.events import Note, OnEvent
 from core.export.chunks import telling
 from core.export.merge import ReferenceText
+from core.export.perplexity_host import hosted
 from core.nouns import Divergence
 from core.process import ended_by_signal, run
 from core.toolchain import Toolchain
@@ -22,8 +23,6 @@ from core.toolchain import Toolchain
 FEWEST_TOKENS = 256  # llama-perplexity wants 100 scored tokens; of eight chunks of 32 it scores 120
 _CHUNKS = 8
 _LONGEST_CONTEXT = 512  # llama-perplexity's own default
-# it ends without waiting for the thread that prints (common/log.cpp), so what a small model says last may be lost
-_TRIES = 8
 _NUMBER = r"(-?(?:[\d.]+|nan|inf))"
 _PRINTED = {
     "perplexity": rf"Mean PPL\(Q\) +: +{_NUMBER} ± +{_NUMBER}",
@@ -34,7 +33,6 @@ _PRINTED = {
     "kl_max": rf"Maximum KLD: +{_NUMBER}",
     "same_top_percent": rf"Same top p: +{_NUMBER} ± +{_NUMBER}",
 }
-_LAST_PRINTED = "Same top p:"
 # llama-perplexity, tools/perplexity/perplexity.cpp: the magic, then the context, the vocabulary and the chunks
 _LOGITS_HEAD = struct.Struct("<8s3i")
 
@@ -54,13 +52,13 @@ class Runner:
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / "printed.txt"
         # f32 cache and no flash attention, as in gguf_loss/runner.py: what is seen is what the weights lost
-        argv = [
-            str(self.toolchain.program("llama-perplexity")),
+        given = [
             *("--model", str(gguf), "--kl-divergence-base", str(self.logits)),
             *("--ctx-size", str(n_ctx), "--batch-size", str(n_ctx), "--threads", str(affinity())),
             *("--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off", "--no-warmup"),
             *arguments,
         ]
+        argv = hosted(self.toolchain, given)
         tick = telling(output, *told, self.on_event)
         run(argv, log=folder / "log", stdout=output, timeout_s=self.timeout_s, on_tick=tick)
         return output.read_text(encoding="utf-8", errors="replace")
@@ -82,12 +80,8 @@ class Baseline:
     def compare(self, gguf: Path) -> Divergence:
         """Return a file's divergence; GateRefused when llama-perplexity cannot run it or prints what is no number."""
         told = (f"divergence, {gguf.name}", self.chunks)
-        printed = ""
         try:
-            for _ in range(_TRIES):
-                printed = self.runner.run(gguf, self.n_ctx, ["--kl-divergence"], told)
-                if _LAST_PRINTED in printed:
-                    break
+            printed = self.runner.run(gguf, self.n_ctx, ["--kl-divergence"], told)
         except ProcessFailed as error:
             # only a signal is the file's doing, as in gguf_loss/loss.py
             if not ended_by_signal(error):

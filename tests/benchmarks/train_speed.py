@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--cuda", action="store_true")
     parser.add_argument("--student", help="a Hugging Face folder, for the CPU")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=40, help="so many that the first checkpoint and the last weigh little")
     parser.add_argument("--broken", type=int, default=1, help="pairs of the variant that is broken on purpose")
     arguments = parser.parse_args()
     if not arguments.cuda and not arguments.student:
@@ -264,7 +264,7 @@ def main() -> None:
         broken = pairs(setting, (BROKEN, "plain"), arguments.broken, Path(name))
     told = {
         "guarded": compared(found, ("guarded", "plain")),
-        "broken": compared(broken, (BROKEN, "plain")),
+        "broken": compared(broken, (BROKEN, "plain")) if broken else None,
         "pairs": [{way: {k: v for k, v in pair[way].items() if k != "losses"} for way in pair} for pair in found],
     }
     arguments.output.write_text(json.dumps(told, indent=1), encoding="utf-8")
