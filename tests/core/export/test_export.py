@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -195,9 +196,12 @@ def test_the_figures_are_there_though_one_core_does_everything(files: Path, tool
     reference = baseline(files / "pupil-F32.gguf", texts, 4096, Runner(toolchain, tmp_path / "work", ignore, timeout_s=60))
     ours = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(ours)})
+    with contextlib.suppress(PermissionError):  # root's alone: a thread that prints then waits for the one that computes
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     try:
         found = [reference.compare(files / "pupil-F32.gguf") for _ in range(5)]
     finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         os.sched_setaffinity(0, ours)
     assert [one.kl_mean for one in found] == pytest.approx([0] * 5, abs=1e-4)
 
