@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.contract import Artifact, Contract, Finding, Origin, ParentRef, Stage
 from core.env.roles import Role, RoleVerdict
@@ -192,6 +192,12 @@ class MemoryNeed(Contract):
     estimated_bytes: int
     measured_bytes: int | None = None
     measured_on: str | None = None
+
+    @model_validator(mode="after")
+    def _a_measured_figure_has_its_place(self) -> Self:
+        if (self.measured_bytes is None) != (self.measured_on is None):
+            raise ValueError("a measured peak needs the machine it was measured on, and nothing else has one")
+        return self
 
 
 class UnprovenQuantisation(Contract):

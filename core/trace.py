@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from core import config
 from core.benchdb import projection, queries
 from core.benchdb.queries import StoredResult
-from core.contract import CHAIN, Artifact, ParentRef, Stage, utc
+from core.contract import CHAIN, Artifact, Origin, ParentRef, Stage, utc
 from core.errors import ArtifactError, ArtifactMissing
 from core.nouns import (
     NOUNS,
@@ -21,6 +21,7 @@ from core.nouns import (
     EnvReport,
     GgufModel,
     LabeledDataset,
+    MemoryNeed,
     ModelRef,
     SearchReport,
     UnprovenQuantisation,
@@ -263,6 +264,8 @@ def _of_gguf(gguf: GgufModel, quantisation: str | None) -> Iterator[Figure]:
         yield f"{file.type} held-out loss", file.held_out_loss, _LOSS, f"{field}.held_out_loss"
         if file.divergence is not None:
             yield from _of_divergence(file.type, file.divergence, f"{field}.divergence")
+        if file.memory is not None:
+            yield from _of_memory(file.type, file.memory, f"{field}.memory")
 
 
 def _of_divergence(kind: str, divergence: Divergence, field: str) -> Iterator[Figure]:
@@ -270,6 +273,14 @@ def _of_divergence(kind: str, divergence: Divergence, field: str) -> Iterator[Fi
     yield f"{kind} KL divergence, standard error", divergence.kl_mean_error, _LOSS, f"{field}.kl_mean_error"
     yield f"{kind} perplexity / that of F32", divergence.perplexity_ratio, "", f"{field}.perplexity_ratio"
     yield f"{kind} same likeliest token", divergence.same_top_share, "", f"{field}.same_top_share"
+
+
+def _of_memory(kind: str, need: MemoryNeed, field: str) -> Iterator[Figure]:
+    what = f"{kind} RAM with a KV cache of {need.n_ctx} tokens"
+    yield f"{what}, {Origin.PREDICTED.value}", need.estimated_bytes / (1 << 20), "MiB", f"{field}.estimated_bytes"
+    if need.measured_bytes is not None:
+        on = f"{Origin.MEASURED.value} on {need.measured_on}"
+        yield f"{what}, {on}", need.measured_bytes / (1 << 20), "MiB", f"{field}.measured_bytes"
 
 
 def _of_adapter(adapter: Adapter) -> Iterator[Figure]:

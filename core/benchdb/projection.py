@@ -36,6 +36,7 @@ TABLES = (
     "samples",
     "quality",
     "divergences",
+    "memory_needs",
     "ingests",
 )
 """In the order in which rows may be inserted: what is referred to comes first."""
@@ -62,6 +63,7 @@ def rows_of(workspace: Workspace, run: BenchmarkRun) -> dict[str, list[Row]]:
         rows["models"] += _models(artifact)
         rows["quality"] += _quality(artifact)
         rows["divergences"] += _divergences(artifact)
+        rows["memory_needs"] += _memory_needs(artifact)
     rows["hosts"] = [host_row(published.device_host)]
     rows["memory_configs"] = [_memory(published.device_memory), _memory(published.host_memory)]
     for measurement in published.measurements:
@@ -249,6 +251,25 @@ def _divergences(artifact: Artifact) -> Iterable[Row]:
                 **file.divergence.model_dump(exclude=_NOT_STORED),
                 "origin": Origin.MEASURED.value,
             }
+
+
+def _memory_needs(artifact: Artifact) -> Iterable[Row]:
+    """Yield a row for what a file's header says and one for the peak, so that nobody takes the one for the other."""
+    if not isinstance(artifact, GgufModel):
+        return
+    for file in _files(artifact):
+        if (need := file.memory) is None:
+            continue
+        row = {
+            "artifact_id": artifact.artifact_id,
+            "content_digest": artifact.content_digest,
+            "quantisation": file.type,
+            "n_ctx": need.n_ctx,
+        }
+        yield {**row, "origin": Origin.PREDICTED.value, "bytes": need.estimated_bytes, "measured_on": None}
+        if need.measured_bytes is not None:
+            origin = Origin.MEASURED.value  # an emulator's memory is never asked for (core/export/gguf_memory/need.py)
+            yield {**row, "origin": origin, "bytes": need.measured_bytes, "measured_on": need.measured_on}
 
 
 def _files(gguf: GgufModel) -> list[UnprovenQuantisation]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from core.contract import Artifact, LimitFailure, Stage
 from core.errors import ArtifactError
 from core.lineage import parent
-from core.nouns import Adapter, BenchmarkRun, GgufModel, Measurement, UnprovenQuantisation
-from core.report.quantisations import adapter_told, merge_told
+from core.nouns import Adapter, BenchmarkRun, GgufModel, Measurement, MemoryNeed, UnprovenQuantisation
+from core.report.quantisations import adapter_told, memory_columns, memory_figures, merge_told
 from core.report.table import Cell, Column, Table
 from core.workspace import Workspace
 
@@ -30,6 +30,7 @@ def closing_table(workspace: Workspace, gguf: GgufModel, run: BenchmarkRun) -> T
         Column(key="origin", title="speeds"),
         Column(key="verdict", title="verdict"),
         Column(key="file", title="file", optional=True),
+        *memory_columns(),
     )
     return Table(
         title=f"What came out: {gguf.student.name} on {run.device}",
@@ -38,6 +39,7 @@ def closing_table(workspace: Workspace, gguf: GgufModel, run: BenchmarkRun) -> T
         notes=(
             *_losses(workspace, gguf),
             *adapter_told(gguf.adapter_file),
+            *_memory(gguf),
             *_failures(run),
             f"files: {workspace.folder(Stage.EXPORT, gguf.artifact_id)}",
         ),
@@ -72,6 +74,7 @@ def _row(file: UnprovenQuantisation, run: BenchmarkRun, verdict: str, file_name:
         ", ".join(origins) or None,
         verdict,
         file_name,
+        *memory_figures(file),
     )
 
 
@@ -106,6 +109,21 @@ def _losses(workspace: Workspace, gguf: GgufModel) -> Iterable[str]:
         f"held-out loss: base {base:.4f}, adapter {trained:.4f} ({trained - base:+.4f}), {merged}"
         " (nats per completion token, lower is better)"
     )
+
+
+def _memory(gguf: GgufModel) -> Iterable[str]:
+    """Say what RAM the kept files need, a measured figure before what was estimated."""
+    needs = [(file.type, file.memory) for file in gguf.quantisations if file.memory is not None]
+    for n_ctx in sorted({need.n_ctx for _, need in needs}):
+        told = ", ".join(f"{kind} {_needed(need)}" for kind, need in needs if need.n_ctx == n_ctx)
+        yield f"RAM with a KV cache of {n_ctx:,} tokens: {told}"
+
+
+def _needed(need: MemoryNeed) -> str:
+    estimated = f"{need.estimated_bytes / MIB:.1f} MiB estimated"
+    if need.measured_bytes is None:
+        return estimated
+    return f"{need.measured_bytes / MIB:.1f} MiB measured on {need.measured_on} ({estimated})"
 
 
 def _failures(run: BenchmarkRun) -> Iterable[str]:

@@ -12,7 +12,7 @@ from core.files import write_atomic
 from core.nouns import Quantisation
 from core.report.hub_markdown import hub_licence, hub_page, one_line
 from core.report.page import Section
-from core.report.quantisations import MEANING, figures, figures_columns, merge_told
+from core.report.quantisations import MEANING, figures, figures_columns, memory_told, merge_told
 from core.report.table import Cell, Column, Table
 
 _TRAINING = (
@@ -76,7 +76,7 @@ def _sections(card: ModelCard) -> Iterable[Section]:
         yield Section(heading="What it is", text=tuple(card.about.splitlines()))
     use = card.intended_use.strip() or "Not stated by those who made it. Judge it on your own task before you rely on it."
     yield Section(heading="Intended use", text=tuple(use.splitlines()))
-    yield Section(heading="Files", text=(MEANING,), tables=tuple(_file_tables(card)))
+    yield Section(heading="Files", text=(MEANING, *memory_told(card.quantisations)), tables=tuple(_file_tables(card)))
     yield from _prompt_format(card)
     yield from _running(card)
     yield from _adapter_alone(card)
@@ -92,7 +92,7 @@ def _file_tables(card: ModelCard) -> Iterable[Table]:
     loss = card.teaching.merged_held_out_loss
     merged = f"before quantisation the held-out loss is {loss:.4f}{merge_told(card.merge)}"
     rows = tuple((file.path, *figures(file)) for file in card.quantisations)
-    yield Table(title="What each file is worth", columns=columns, rows=rows, notes=(merged,))
+    yield _known(Table(title="What each file is worth", columns=columns, rows=rows, notes=(merged,)))
     if card.rejected:
         refused = ((one.quantisation.type, "; ".join(one.reasons)) for one in card.rejected)
         yield _table("Made, refused and not kept", ("type", "why"), refused)
@@ -183,6 +183,19 @@ def _made(card: ModelCard) -> str:
     return (
         f"By edgekiln {card.edgekiln}: {dataset}adapter {taught.adapter}. Each file was loaded and run "
         f"before it was kept; all settings are in {FILE}."
+    )
+
+
+def _known(table: Table) -> Table:
+    """Return a table without the columns in which nothing is known of any row."""
+    if not table.rows:
+        return table
+    some = [index for index in range(len(table.columns)) if any(row[index] is not None for row in table.rows)]
+    return table.model_copy(
+        update={
+            "columns": tuple(table.columns[index] for index in some),
+            "rows": tuple(tuple(row[index] for index in some) for row in table.rows),
+        }
     )
 
 

@@ -9,7 +9,7 @@ from core.contract import Origin, utc
 from core.produced import Produced, Speed
 from core.report.charts import Chart, Record, scatter
 from core.report.page import Page, Section
-from core.report.quantisations import MEANING, figures, figures_columns, percent, tasks_table
+from core.report.quantisations import MEANING, all_files, figures, figures_columns, memory_told, percent, tasks_table
 from core.report.table import Cell, Column, Table
 
 _MIB = 1 << 20
@@ -81,7 +81,10 @@ def files_table(found: Sequence[Produced]) -> Table:
         for file in one.model.quantisations
     ]
     columns = (_ID, *figures_columns(), *shares, _SPEED)
-    return Table(title="Their files", columns=columns, rows=tuple(rows), notes=(MEANING, _SPEED_MEANING))
+    kept = [file for one in found for file in one.model.quantisations]
+    return Table(
+        title="Their files", columns=columns, rows=tuple(rows), notes=(MEANING, *memory_told(kept), _SPEED_MEANING)
+    )
 
 
 def _generation(speeds: Sequence[Speed], kind: str) -> float | None:
@@ -105,7 +108,12 @@ def _files(one: Produced) -> Table:
     out: list[tuple[Cell, ...]] = [
         (*figures(each.quantisation), "rejected: " + "; ".join(each.reasons)) for each in one.model.rejected
     ]
-    return Table(title=_heading(one), columns=columns, rows=(*kept, *out), notes=(MEANING, *_why(one)))
+    return Table(
+        title=_heading(one),
+        columns=columns,
+        rows=(*kept, *out),
+        notes=(MEANING, *memory_told(all_files(one.model)), *_why(one)),
+    )
 
 
 def _why(one: Produced) -> tuple[str, ...]:

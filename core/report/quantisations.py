@@ -17,10 +17,12 @@ MEANING = (
     "probabilities are from those of the unquantised (F32) file, in nats a token over the held-out texts, 0 is none. "
     "Same best token: how often both files expect the same token. Bits per weight are counted in the file."
 )
+_ESTIMATED, _MEASURED = "memory_estimated_mib", "memory_measured_mib"
 TASK_MEANING = (
     "Exact match: JSON of the same value, the same tool calls, or a short answer word for word. The base is the student before "
     "it was trained, as a Q8_0 file; the teacher's answers are those that were hoped for."
 )
+_NOT_MEASURED = "it is measured where export.max_memory_mib names the board's RAM, the estimate fits in it, and the exporting host has room"
 _MIB = 1 << 20
 _WEIGHTS = {"base": "the student's own weights", "dequantised": "the 4-bit weights it was trained on"}
 _COLUMNS = (
@@ -31,6 +33,8 @@ _COLUMNS = (
     Column(key="kl_mean", title="KL divergence", digits=4, align="right"),
     Column(key="perplexity_ratio", title="perplexity / F32's", digits=3, align="right"),
     Column(key="same_top_percent", title="same best token", unit="%", digits=1, align="right"),
+    Column(key=_ESTIMATED, title="RAM, estimated", unit="MiB", digits=1, align="right", optional=True),
+    Column(key=_MEASURED, title="RAM, measured", unit="MiB", digits=1, align="right", optional=True),
     Column(key="unbeaten", title="no other beats it"),
     Column(key="verdict", title="verdict"),
     Column(key="file", title="file", optional=True),
@@ -64,7 +68,7 @@ def quantisations_table(gguf: GgufModel) -> Table:
         title=title,
         columns=_COLUMNS,
         rows=tuple(rows),
-        notes=(merged, *adapter_told(gguf.adapter_file), *_unmeasured(gguf), MEANING),
+        notes=(merged, *adapter_told(gguf.adapter_file), *_unmeasured(gguf), MEANING, *memory_told(all_files(gguf))),
     )
 
 
@@ -88,11 +92,37 @@ def percent(share: float | None) -> float | None:
 
 def figures_columns() -> tuple[Column, ...]:
     """Return the columns of `figures`."""
-    return _COLUMNS[:7]
+    return _COLUMNS[:9]
+
+
+def memory_columns() -> tuple[Column, ...]:
+    """Return the columns of `memory_figures`."""
+    return _COLUMNS[7:9]
+
+
+def memory_figures(file: UnprovenQuantisation) -> tuple[Cell, ...]:
+    """Return the MiB of RAM a file needs by its header, and the peak that was measured."""
+    need = file.memory
+    if need is None:
+        return None, None
+    return need.estimated_bytes / _MIB, None if need.measured_bytes is None else need.measured_bytes / _MIB
+
+
+def memory_told(files: Sequence[UnprovenQuantisation]) -> tuple[str, ...]:
+    """Say what the RAM of files means, where it was measured and why it was not; nothing where nobody asked for it."""
+    needs = [file.memory for file in files if file.memory is not None]
+    if not needs:
+        return ()
+    tokens = ", ".join(sorted({f"{need.n_ctx:,}" for need in needs}))
+    told = f"RAM: the weights with a KV cache of {tokens} tokens in 16 bits; estimated by the file's header"
+    places = sorted({need.measured_on for need in needs if need.measured_on is not None})
+    told += f", measured as the peak on {', '.join(places)}" if places else ""
+    lacking = [] if all(need.measured_on for need in needs) else [_NOT_MEASURED]
+    return ("; ".join([told, *lacking]) + ".",)
 
 
 def figures(file: UnprovenQuantisation) -> tuple[Cell, ...]:
-    """Return what a file is worth: type, MiB, bits, loss, KL divergence, perplexity ratio, same best token in percent."""
+    """Return what a file is worth, as `figures_columns` has it: loss in nats, shares in percent, memory in MiB."""
     far = file.divergence
     return (
         file.type,
@@ -102,7 +132,13 @@ def figures(file: UnprovenQuantisation) -> tuple[Cell, ...]:
         far.kl_mean if far else None,
         far.perplexity_ratio if far else None,
         100 * far.same_top_share if far else None,
+        *memory_figures(file),
     )
+
+
+def all_files(gguf: GgufModel) -> list[UnprovenQuantisation]:
+    """Return the files that were kept, then those that were not."""
+    return [*gguf.quantisations, *(one.quantisation for one in gguf.rejected)]
 
 
 def merge_told(merge: Merge | None) -> str:

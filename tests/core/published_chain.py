@@ -21,6 +21,7 @@ from core.nouns import (
     Measurement,
     MemoryFacts,
     MemoryModule,
+    MemoryNeed,
     ModelRef,
     Quantisation,
     RejectedQuantisation,
@@ -175,6 +176,9 @@ DIVERGENCE = Divergence.model_validate(
     {**dict.fromkeys(Divergence.model_fields, 1.0), "n_ctx": 128, "chunks": 8, "kl_mean": 0.004}
 )
 
+NEED = MemoryNeed(n_ctx=2048, estimated_bytes=64 << 20)
+MEASURED_NEED = NEED.model_copy(update={"measured_bytes": 60 << 20, "measured_on": "the exporting host (x86_64)"})
+
 
 def chain(workspace: Workspace, prompt: str = "hello") -> tuple[GgufModel, BenchmarkRun]:
     """Publish everything up to one benchmark run."""
@@ -185,7 +189,7 @@ def chain(workspace: Workspace, prompt: str = "hello") -> tuple[GgufModel, Bench
 def _quantisation(name: str, bits: float, loss: float) -> Quantisation:
     return Quantisation(
         type=name, path=f"tiny-{name}.gguf", bytes=int(bits * 1e7), bits_per_weight=bits, fallback_tensors=0, held_out_loss=loss,
-        sample="Hello there", divergence=DIVERGENCE,
+        sample="Hello there", divergence=DIVERGENCE, memory=MEASURED_NEED if name == "Q8_0" else NEED,
     )  # fmt: skip
 
 

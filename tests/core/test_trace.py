@@ -57,6 +57,19 @@ def test_a_run_is_traced_with_what_it_made_and_what_it_reused(workspace: Workspa
     assert table.column("what").count("held-out loss, base") == 1
 
 
+def test_the_memory_of_a_file_is_traced_with_how_each_figure_was_obtained(workspace: Workspace) -> None:
+    record, _ = finished_run(workspace)
+    rows = {row[1]: row[2:] for row in trace(workspace, record.artifacts[Stage.EXPORT]).rows}
+    what = "Q8_0 RAM with a KV cache of 2048 tokens"
+    assert rows[f"{what}, predicted"] == (64.0, "MiB", "quantisations.0.memory.estimated_bytes")
+    assert rows[f"{what}, measured on the exporting host (x86_64)"] == (
+        60.0,
+        "MiB",
+        "quantisations.0.memory.measured_bytes",
+    )
+    assert not [told for told in rows if told.startswith("Q4_0 RAM") and "measured" in told]
+
+
 def test_an_unfinished_run_says_what_was_not_reached_and_what_is_gone(workspace: Workspace) -> None:
     record = RunRecord(
         run_id="r1",

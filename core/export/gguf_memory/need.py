@@ -6,9 +6,9 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from core.contract import Contract
+from core.contract import Contract, Origin
+from core.env.host import read_host
+from core.env.machine_bench import origin_of
 from core.env.memory_need import llama_bytes
 from core.errors import GateRefused, ProcessFailed
 from core.events import OnEvent
@@ -16,6 +16,7 @@ from core.export.inspect import GgufFacts
 from core.nouns import MemoryNeed
 from core.process import ended_by_signal
 from core.toolchain import Toolchain
+from core.train.headroom import host_rooms
 from core.worker_process import call
 
 
@@ -47,7 +48,10 @@ def estimated(facts: GgufFacts, n_ctx: int) -> int:
 
 @dataclass(frozen=True)
 class Meter:
-    """How the memory of an export's files is told; measured only below a limit, None of which says no board's memory."""
+    """How the memory of an export's files is told; measured only below a limit, None of which says no board's memory.
+
+    Under an emulator nothing is measured: the peak would be the emulator's too.
+    """
 
     n_ctx: int
     limit_bytes: int | None
@@ -58,7 +62,7 @@ class Meter:
     def need(self, gguf: Path, facts: GgufFacts, scratch: Path) -> MemoryNeed:
         """Return what a file needs; GateRefused when llama.cpp ends on it."""
         told = estimated(facts, self.n_ctx)
-        if self.limit_bytes is None or told > min(self.limit_bytes, psutil.virtual_memory().available):
+        if not self._fits(told) or origin_of(read_host()) is not Origin.MEASURED:
             return MemoryNeed(n_ctx=self.n_ctx, estimated_bytes=told)
         request = MemoryRequest(gguf=str(gguf), toolchain=self.toolchain, n_ctx=self.n_ctx)
         module = "core.export.gguf_memory.worker"
@@ -71,5 +75,8 @@ class Meter:
                 f"{gguf.name}: llama.cpp's process {error.problem.partition(' ')[2]} with a context of {self.n_ctx} tokens",
                 remedy=f"Read {scratch / 'worker.log'}; a context of fewer tokens needs less: export.memory_context.",
             ) from error
-        on = f"this host ({platform.machine()})"
+        on = f"the exporting host ({platform.machine()})"
         return MemoryNeed(n_ctx=self.n_ctx, estimated_bytes=told, measured_bytes=peak, measured_on=on)
+
+    def _fits(self, told: int) -> bool:
+        return self.limit_bytes is not None and told <= min(self.limit_bytes, *(room.free_bytes for room in host_rooms()))

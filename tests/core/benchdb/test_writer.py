@@ -88,6 +88,29 @@ def test_the_losses_of_every_file_are_there_and_a_rejected_file_has_no_hash(work
     assert sorted(files) == [("Q4_0", True, False), ("Q4_K_M", False, True), ("Q8_0", True, False)]
 
 
+def test_what_a_file_was_estimated_to_need_and_what_was_measured_are_rows_of_different_origin(workspace: Workspace) -> None:
+    _, run = chain(workspace)
+    writer.write(workspace, run, 5)
+    with queries.reading(workspace) as connection:
+        needs = connection.execute(
+            "SELECT quantisation, n_ctx, origin, bytes, measured_on FROM memory_needs ORDER BY 1, 3"
+        ).fetchall()
+    assert needs == [
+        ("Q4_0", 2048, "predicted", 64 << 20, None),
+        ("Q4_K_M", 2048, "predicted", 64 << 20, None),
+        ("Q8_0", 2048, "measured", 60 << 20, "the exporting host (x86_64)"),
+        ("Q8_0", 2048, "predicted", 64 << 20, None),
+    ]
+
+
+@pytest.mark.parametrize("change", ["origin = 'measured'", "origin = 'guessed'", "bytes = 0", "measured_on = 'somewhere'"])
+def test_the_schema_itself_keeps_an_estimate_from_passing_for_a_measurement(workspace: Workspace, change: str) -> None:
+    _, run = chain(workspace)
+    writer.write(workspace, run, 5)
+    with duckdb.connect(str(workspace.database)) as connection, pytest.raises(duckdb.ConstraintException):
+        connection.execute(f"UPDATE memory_needs SET {change} WHERE quantisation = 'Q4_0'")
+
+
 @pytest.mark.parametrize("text", ["'; DROP TABLE results; --", '"); DELETE FROM hosts; --', "Robert\x00", "é\n\u2028|"])
 def test_hostile_text_is_a_value_like_any_other(workspace: Workspace, text: str) -> None:
     gguf, _ = chain(workspace)

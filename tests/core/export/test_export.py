@@ -100,7 +100,10 @@ def test_the_model_card_says_what_the_manifest_says_and_how_to_run_it(exported: 
         row = next(line for line in text.splitlines() if line.startswith(f"| pupil-{q.type}.gguf"))
         assert f"{q.held_out_loss:.4f}" in row
         assert f"{q.divergence.kl_mean:.4f}" in row
+        assert f"| {q.memory.estimated_bytes / 2**20:.1f} |" in row
         assert f"FROM ./pupil-{q.type}.gguf" in (files / f"Modelfile-{q.type}").read_text(encoding="utf-8")
+    assert "a KV cache of 2,048 tokens" in text
+    assert "RAM, measured" not in text  # a column of which nothing is known
     assert "llama-server -m pupil-F32.gguf" in text
     assert "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant" in text
     assert json.loads((files / "model_card.json").read_text())["teaching"]["adapter"] == exported.parents[0].artifact_id

@@ -6,17 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from core import catalogue
 from core.config import ExportConfig
+from core.contract import Origin
 from core.data.record import TokenisedRow
+from core.env import cgroup
 from core.env.memory_need import TOLERANCE, inference_bytes
 from core.errors import GateRefused
 from core.events import ignore
 from core.export.gate import Gate
+from core.export.gguf_memory import need
 from core.export.gguf_memory.need import Meter, estimated
 from core.export.inspect import GgufFacts, read_gguf
 from core.export.merge import MergeResult
+from core.nouns import MemoryNeed
 
 pytestmark = pytest.mark.model
 
@@ -45,6 +50,24 @@ def test_nothing_is_loaded_without_a_limit_nor_beyond_it(facts: GgufFacts, toolc
     assert replace(meter, limit_bytes=told.estimated_bytes - 1).need(missing, facts, tmp_path) == told
 
 
+@pytest.mark.parametrize("kept_from", ["another machine's processor", "what the container has left"])
+def test_nothing_is_loaded_in_an_emulator_nor_where_the_container_has_no_room(
+    facts: GgufFacts, toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_from: str
+) -> None:
+    needed = estimated(facts, N_CTX)
+    if kept_from == "what the container has left":
+        monkeypatch.setattr(cgroup, "memory_room", lambda: (needed - 1, 2 * needed))
+    else:
+        monkeypatch.setattr(need, "origin_of", lambda _host: Origin.EMULATED)
+    told = Meter(N_CTX, 1 << 40, toolchain, ignore, timeout_s=60).need(tmp_path / "never-read.gguf", facts, tmp_path)
+    assert told == MemoryNeed(n_ctx=N_CTX, estimated_bytes=needed)
+
+
+def test_a_peak_without_its_machine_is_no_measurement() -> None:
+    with pytest.raises(ValidationError, match="needs the machine it was measured on"):
+        MemoryNeed(n_ctx=N_CTX, estimated_bytes=1, measured_bytes=1)
+
+
 def test_a_file_that_does_not_load_is_refused(facts: GgufFacts, toolchain, tmp_path: Path) -> None:
     (tmp_path / "cut.gguf").write_bytes(b"GGUF")
     with pytest.raises(GateRefused, match=r"cut\.gguf: llama\.cpp cannot load it"):
@@ -57,7 +80,7 @@ def test_the_measured_peak_is_near_the_estimate_and_says_where_it_was_measured(
 ) -> None:
     told = Meter(N_CTX, 1 << 40, toolchain, ignore, timeout_s=600).need(default_gguf, facts, tmp_path)
     assert told.measured_bytes == pytest.approx(told.estimated_bytes, rel=TOLERANCE)
-    assert told.measured_on.startswith("this host (")
+    assert told.measured_on.startswith("the exporting host (")
 
 
 @pytest.mark.full

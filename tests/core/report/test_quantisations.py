@@ -62,8 +62,22 @@ def test_a_rejected_file_stands_with_its_reason_and_a_missing_divergence_is_told
     gguf = known.model_copy(update={"quantisations": without})
     table = quantisations_table(gguf)
     assert [row[0] for row in table.rows] == [*(q.type for q in gguf.quantisations), "Q4_K_M"]
-    assert table.rows[-1][8] == "rejected: held_out_loss 3.2, limit <= 1.89"
+    assert table.column("verdict")[-1] == "rejected: held_out_loss 3.2, limit <= 1.89"
     assert any("no divergence was measured" in note for note in table.notes)
     (section,) = quantisations_page(gguf).sections
     assert [chart.title for chart in section.charts] == ["Held-out loss by size"]
     assert Path(gguf.quantisations[0].path).suffix == ".gguf"
+
+
+def test_the_estimated_and_the_measured_memory_stand_beside_each_other_with_what_they_mean(workspace: Workspace) -> None:
+    gguf, _ = published_chain.chain(workspace)
+    table = quantisations_table(gguf)
+    assert table.column("memory_estimated_mib") == (64.0, 64.0, 64.0)
+    assert table.column("memory_measured_mib") == (60.0, None, None)
+    (told,) = [note for note in table.notes if note.startswith("RAM")]
+    assert "a KV cache of 2,048 tokens" in told
+    assert "measured as the peak on the exporting host (x86_64); it is measured where export.max_memory_mib" in told
+    older = tuple(one.model_copy(update={"memory": None}) for one in gguf.quantisations)
+    table = quantisations_table(gguf.model_copy(update={"quantisations": older, "rejected": ()}))
+    assert table.column("memory_estimated_mib") == (None, None)
+    assert not [note for note in table.notes if note.startswith("RAM")]

@@ -53,7 +53,13 @@ def test_the_closing_table_says_size_loss_speed_origin_and_verdict_of_every_file
         "failed: tg_tps.Q8_0 15.5, limit >= 20", "passed", "rejected: held_out_loss 3.2, limit <= 1.89",
     )  # fmt: skip
     assert table.column("file") == ("tiny-Q8_0.gguf", "tiny-Q4_0.gguf", "not kept")
+    assert table.column("memory_estimated_mib") == (64.0, 64.0, 64.0)
+    assert table.column("memory_measured_mib") == (60.0, None, None)
     assert [column.title for column in table.columns][5:7] == ["pp128", "tg32"]
+    assert (
+        "RAM with a KV cache of 2,048 tokens: Q8_0 60.0 MiB measured on the exporting host (x86_64) (64.0 MiB estimated), "
+        "Q4_0 64.0 MiB estimated"
+    ) in table.notes
     assert "base 1.5000, adapter 1.3900 (-0.1100)" in table.notes[0]
     assert "Q4_0 tg32 was not measured: llama-bench ended with signal SIGKILL" in table.notes
 
