@@ -35,7 +35,7 @@ from core.toolchain import Toolchain
 from core.train import student
 from core.workspace import Workspace
 
-EXPORT_VERSION = 4
+EXPORT_VERSION = 5
 _PACKAGES = ("torch", "transformers", "peft", "gguf")
 
 

@@ -100,7 +100,8 @@ class ExportConfig(Section):
         default=32,
         ge=0,
         le=100_000,
-        description="Held-out prompts with a right answer (JSON, tools, short ones) that every file answers, at most; 0: none",
+        description="Held-out prompts with a right answer (JSON, tools, short ones) that every file answers, at most; 0: none. "
+        "Of more, those of the lowest hashes",
     )
     task_tokens: int = Field(default=256, ge=1, le=8192, description="Tokens of such an answer, at most")
     min_task: Annotated[TaskLimits, Operational] = TaskLimits()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from core.compare.answers import AskRequest, ask
-from core.compare.questions import Question, of_rows
+from core.compare.questions import Question, of_rows, sampled
 from core.compare.scoring import of_teacher, score, shares
 from core.config import ExportConfig
 from core.data.record import LabeledRow
@@ -60,8 +59,8 @@ class Tasks:
 
 
 def chosen(rows: Iterable[LabeledRow], most: int) -> tuple[Question, ...]:
-    """Return the first rows that have a right answer as questions."""
-    return tuple(islice((question for question in of_rows(rows) if question.is_task), most))
+    """Return the rows that have a right answer as questions; of more than `most`, a sample as a comparison takes it."""
+    return sampled((question for question in of_rows(rows) if question.is_task), most)
 
 
 def metrics(whose: str, found: dict[str, float]) -> dict[str, float]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from core.compare.questions import Question, of_rows, sampled
 from core.config import ExportConfig
 from core.data.record import LabeledRow, Message, TokenisedRow
 from core.events import ignore
@@ -39,10 +44,42 @@ def tasks(toolchain: Any, most: int = 9) -> Tasks:
 
 def test_only_prompts_with_a_right_answer_are_asked(toolchain, tmp_path: Path) -> None:
     assert [question.row_id for question in tasks(toolchain).questions] == ["1", "3", "4"]
-    assert [question.row_id for question in tasks(toolchain, 2).questions] == ["1", "3"]
+    assert len(tasks(toolchain, 2).questions) == 2
     nothing = tasks(toolchain, 0)
     assert nothing.shares_of(tmp_path / "never-read.gguf", tmp_path) == {}
     assert nothing.around(tmp_path / "never-read", "x", tmp_path / "y") == {}
+
+
+NUMBERS = st.lists(st.integers(0, 999), unique=True, max_size=40)
+
+
+@given(NUMBERS, st.integers(0, 12), st.randoms(use_true_random=False))
+def test_a_sample_does_not_depend_on_where_its_rows_stand_nor_on_their_ids(
+    numbers: list[int], most: int, chance: random.Random
+) -> None:
+    """A file whose first rows are of one kind gave the first kind only."""
+    rows = [row(number, f"What is {number} + 1?", str(number + 1)) for number in numbers]
+    found = chosen(rows, most)
+    assert len(found) == min(most, len(rows))
+    assert [question.row_id for question in found] == [one.row_id for one in rows if one.row_id in ids(found)]
+    renamed = [one.model_copy(update={"row_id": f"line {n}"}) for n, one in enumerate(chance.sample(rows, len(rows)))]
+    assert asked(chosen(renamed, most)) == asked(found)
+    grown = chosen([*rows, row(1000, "What is 1000 + 1?", "1001")], most)
+    assert len(asked(found) - asked(grown)) <= 1
+
+
+def test_the_sample_is_the_one_a_comparison_takes() -> None:
+    rows = [row(number, f"What is {number} + 1?", str(number + 1)) for number in range(40)]
+    assert chosen(rows, 8) == sampled(of_rows(rows), 8)
+    assert [question.row_id for question in chosen(rows, 8)] != [str(number) for number in range(8)]
+
+
+def ids(found: Iterable[Question]) -> set[str]:
+    return {question.row_id for question in found}
+
+
+def asked(found: Iterable[Question]) -> set[str]:
+    return {question.messages[-1].content for question in found}
 
 
 def test_a_file_is_worth_what_its_answers_are(toolchain, default_gguf: Path, tmp_path: Path) -> None:
