@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,6 +27,7 @@ from core.nouns import (
     SearchReport,
     UnprovenQuantisation,
 )
+from core.publish.record import Publication, publications, readable_publications
 from core.report.table import Cell, Column, Table
 from core.runs import RunRecord, standing
 from core.section import Section
@@ -84,6 +86,7 @@ def resolve(workspace: Workspace, what: str) -> RunRecord | StoredResult | Artif
         everything |= {
             _name(one): one for stage in Stage for one in artifacts(workspace, stage) if one.artifact_id.startswith(what)
         }
+        everything |= {_name(one): one for one in _published_as(workspace, what)}
         everything |= {f"result {found.result_id[:16]}": found for found in queries.find_results(workspace, what)}
     exact = [found for name, found in everything.items() if name.partition(" ")[2].lower() == what]
     matches = exact or (list(everything.values()) if len(what) >= _SHORTEST_BEGINNING else [])
@@ -97,7 +100,7 @@ def resolve(workspace: Workspace, what: str) -> RunRecord | StoredResult | Artif
     if len(what) >= _SHORTEST_BEGINNING:
         refuse_broken(workspace, what)
     raise ArtifactMissing(
-        f"no run, artifact or result in {workspace.root} is {what!r} or begins so (>= {_SHORTEST_BEGINNING} characters)",
+        f"no run, artifact, result or publication in {workspace.root} is {what!r} or begins so (>= {_SHORTEST_BEGINNING} characters)",
         remedy="List the runs with `edgekiln runs`; `edgekiln show RUN` names its artifacts.",
     )
 
@@ -166,12 +169,42 @@ def _with_ancestors(
             continue
         told.add(one.artifact_id)
         yield from _artifact(one, quantisation)
+        if isinstance(one, GgufModel):
+            yield from _publications(workspace, one)
         for ref in one.parents:
             above, why_not = _parent(workspace, ref)
             if above is not None:
                 waiting.append(above)
             else:
                 yield _name(one), f"{ref.stage.value} {ref.artifact_id}", None, "", why_not
+
+
+def _published_as(workspace: Workspace, what: str) -> Iterator[GgufModel]:
+    """Yield the exports that were published as a commit, or with a manifest, of that beginning and are still here."""
+    marks = ((told.artifact_id, told.revision or told.manifest_sha256) for told in readable_publications(workspace))
+    for artifact_id in dict.fromkeys(found for found, mark in marks if mark and mark.startswith(what)):
+        with suppress(ArtifactError):
+            yield read_manifest(workspace, Stage.EXPORT, artifact_id, GgufModel)
+
+
+def _publications(workspace: Workspace, gguf: GgufModel) -> Iterator[Line]:
+    """Yield where a model was published; one of that id whose content is another was made again since, and is told."""
+    name, where = _name(gguf), str(workspace.publications.relative_to(workspace.root))
+    try:
+        told = [one for one in publications(workspace) if one.artifact_id == gguf.artifact_id]
+    except ArtifactError as error:
+        yield name, "published to", None, "", error.problem
+        return
+    for one in told:
+        yield name, f"published to {one.to}", _published(one, gguf), "", where
+
+
+def _published(one: Publication, gguf: GgufModel) -> str:
+    manifest = f"manifest {one.manifest_sha256}" if one.manifest_sha256 else ""
+    files = f"{len(one.files)} file{'' if len(one.files) == 1 else 's'}"
+    parts = [utc(one.at), f"commit {one.revision}" if one.revision else manifest, files]
+    parts += [] if one.seal == gguf.seal else ["of this export as it was before it was made again"]
+    return ", ".join(part for part in parts if part)
 
 
 def _parent(workspace: Workspace, ref: ParentRef) -> tuple[Artifact | None, str]:

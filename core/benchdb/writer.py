@@ -14,13 +14,14 @@ from pathlib import Path
 
 import duckdb
 
-from core.benchdb import machine, projection
+from core.benchdb import machine, projection, publications
 from core.benchdb.migrate import check, migrate
 from core.contract import Stage
 from core.env.machine_bench import kept_runs
 from core.errors import DatabaseBroken, DiskFull, WorkspaceLocked
 from core.files import disk_full, disk_full_is_an_error, sync_folder
 from core.nouns import BenchmarkRun
+from core.publish.record import readable_publications
 from core.workspace import Workspace, artifacts
 
 _POLL_S = 0.05
@@ -55,8 +56,11 @@ def write(workspace: Workspace, run: BenchmarkRun, lock_timeout_s: float) -> Wri
     return written
 
 
-def write_machine_runs(workspace: Workspace, lock_timeout_s: float) -> None:
-    """Put the kept runs of `edgekiln env bench` into the database and publish the read copy; errors as `write`."""
+def write_kept(workspace: Workspace, lock_timeout_s: float) -> None:
+    """Put what is kept beside the artifacts into the database and publish the read copy; errors as `write`.
+
+    Those are the runs of `edgekiln env bench` and what was published where.
+    """
     with _held(workspace, lock_timeout_s) as deadline:
         if workspace.database.exists():
             _ingest(workspace, workspace.database, [], deadline)
@@ -105,14 +109,20 @@ def _ingest(workspace: Workspace, path: Path, runs: Sequence[BenchmarkRun], dead
             connection.begin()
             for run in runs:
                 _insert(connection, projection.TABLES, projection.rows_of(workspace, run))
-            for kept in kept_runs(workspace):
-                _insert(connection, machine.TABLES, machine.rows_of(kept))
+            _insert_kept(connection, workspace)
             inserted = _count(connection) - before
             connection.commit()
             connection.execute("CHECKPOINT")
     finally:
         connection.close()  # rolls back what was not committed
     return Written(migration, inserted, sum(len(projection.result_ids(run)) for run in runs) - inserted)
+
+
+def _insert_kept(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
+    for kept in kept_runs(workspace):
+        _insert(connection, machine.TABLES, machine.rows_of(kept))
+    for told in readable_publications(workspace):
+        _insert(connection, publications.TABLES, publications.rows_of(told))
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, tables: Sequence[str], rows: Mapping[str, list[projection.Row]]) -> None:

@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from core import __version__
+from core.benchdb.writer import write_kept
 from core.config import Profile
 from core.contract import Contract, FileRef, Stage
-from core.errors import ArtifactMissing, GateRefused, ManifestBroken, UsageError
-from core.events import OnEvent, Published, ignore
+from core.errors import ArtifactError, ArtifactMissing, EnvironmentFault, GateRefused, ManifestBroken, UsageError
+from core.events import Note, OnEvent, Published, ignore
 from core.export.card import FILE as CARD
 from core.export.card import README
-from core.files import canonical_json, confine, digest_of, disk_full_is_an_error, write_atomic
+from core.files import canonical_json, confine, digest_of, disk_full_is_an_error, sha256_of, write_atomic
 from core.hub.upload.upload import Outgoing, UploadRequest, upload
 from core.nouns import GgufModel
 from core.package_index import hold
@@ -46,6 +47,7 @@ class Delivery(Contract):
 
 class _Outcome(Contract):
     revision: str | None
+    manifest_sha256: str | None = None
     sent: tuple[str, ...]
     there: tuple[str, ...]
     removed: tuple[str, ...] = ()
@@ -74,12 +76,14 @@ def publish(
         edgekiln=__version__,
         to=to,
         revision=outcome.revision,
+        manifest_sha256=outcome.manifest_sha256,
         files=tuple(made),
         removed=outcome.removed,
     )
     delivery = Delivery(publication=publication, sent=outcome.sent, there=outcome.there, dry_run=dry_run)
     if not dry_run:
         record(workspace, publication)
+        _store(workspace, profile.ingest.lock_timeout_s, on_event)
         _tell(delivery, on_event)
     return delivery
 
@@ -169,7 +173,17 @@ def _to_bucket(profile: Profile, gguf: GgufModel, staged: Path, on_event: OnEven
         sent = tuple(ref.path for ref in planned(store, staged, name))
         if not dry_run:
             push(store, staged, name, on_event=on_event)
-    return _Outcome(revision=None, sent=sent, there=tuple(ref.path for ref in refs if ref.path not in sent))
+    there = tuple(ref.path for ref in refs if ref.path not in sent)
+    return _Outcome(revision=None, manifest_sha256=sha256_of(staged / MANIFEST), sent=sent, there=there)
+
+
+def _store(workspace: Workspace, lock_timeout_s: float, on_event: OnEvent) -> None:
+    """Put what was published where into the database; what is published stays so, and the record is kept already."""
+    try:
+        write_kept(workspace, lock_timeout_s)
+    except (ArtifactError, EnvironmentFault) as error:
+        told = f"{error.problem}; the next benchmark or `edgekiln db rebuild` puts the publication into the database"
+        on_event(Note(stage=Stage.EXPORT, text=told, level="warning"))
 
 
 def _tell(delivery: Delivery, on_event: OnEvent) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import AwareDatetime, ValidationError
 
 from core.contract import ArtifactId, Contract, Sha256
@@ -19,7 +21,7 @@ class PublishedFile(Contract):
 
 
 class Publication(Contract):
-    """A model at an address; `revision` is the commit in a repository, None where there are none.
+    """A model at an address: `revision` is the commit in a repository, `manifest_sha256` is of a prefix's `manifest.json`.
 
     `removed` are files of an earlier publication that were taken away with it.
     """
@@ -30,6 +32,7 @@ class Publication(Contract):
     edgekiln: str
     to: str
     revision: str | None
+    manifest_sha256: Sha256 | None = None
     files: tuple[PublishedFile, ...]
     removed: tuple[str, ...] = ()
 
@@ -48,14 +51,28 @@ def record(workspace: Workspace, publication: Publication) -> None:
 
 def publications(workspace: Workspace) -> list[Publication]:
     """Return all publications, oldest first; ManifestBroken for a line that nobody wrote so."""
+    found = []
+    for number, told in _lines(workspace):
+        if isinstance(told, ValidationError):
+            raise ManifestBroken(
+                f"{workspace.publications}, line {number}: {told.errors()[0]['msg']}",
+                remedy="Take that line out of the file.",
+            ) from told
+        found.append(told)
+    return found
+
+
+def readable_publications(workspace: Workspace) -> list[Publication]:
+    """Return the publications, oldest first, for what must not end at a broken line; `edgekiln models` tells of one."""
+    return [told for _, told in _lines(workspace) if isinstance(told, Publication)]
+
+
+def _lines(workspace: Workspace) -> Iterator[tuple[int, Publication | ValidationError]]:
     path = workspace.publications
     if not path.exists():
-        return []
-    found = []
+        return
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            found.append(Publication.model_validate_json(line))
+            yield number, Publication.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]["msg"]
-            raise ManifestBroken(f"{path}, line {number}: {first}", remedy="Take that line out of the file.") from error
-    return found
+            yield number, error

@@ -165,12 +165,18 @@ def _published(one: Produced) -> Table:
     columns = (
         Column(key="to", title="to"),
         Column(key="at", title="at"),
-        Column(key="revision", title="commit"),
+        Column(key="revision", title="commit, or sha256 of its manifest"),
         Column(key="files", title="files", align="right"),
         Column(key="mib", title="size", unit="MiB", digits=1, align="right"),
     )
     rows = tuple(
-        (told.to, utc(told.at), told.revision or "none", len(told.files), sum(file.bytes for file in told.files) / _MIB)
+        (
+            told.to,
+            utc(told.at),
+            told.revision or told.manifest_sha256 or "none",
+            len(told.files),
+            sum(file.bytes for file in told.files) / _MIB,
+        )
         for told in one.published
     )
     return Table(title="Published", columns=columns, rows=rows)

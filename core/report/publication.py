@@ -27,4 +27,6 @@ def delivery_table(delivery: Delivery) -> Table:
         notes.append(f"{left}, as an earlier publication's: {', '.join(told.removed)}")
     if told.revision:
         notes.append(f"{'head of the branch' if delivery.dry_run else 'commit'}: {told.revision}")
+    if told.manifest_sha256:
+        notes.append(f"manifest.json sha256: {told.manifest_sha256}")
     return Table(title=f"export {told.artifact_id} to {told.to}", columns=_COLUMNS, rows=rows, notes=tuple(notes))

@@ -23,7 +23,7 @@ def bench(*, seconds: float = 1.0, common: Common = _DEFAULT_COMMON) -> None:
         Time for each measurement
     """
     from core.benchdb.machine_history import compared
-    from core.benchdb.writer import write_machine_runs
+    from core.benchdb.writer import write_kept
     from core.config import cache_folder
     from core.env.machine_bench import measure
     from core.errors import UsageError
@@ -35,7 +35,7 @@ def bench(*, seconds: float = 1.0, common: Common = _DEFAULT_COMMON) -> None:
     workspace = tree(common)
     with locked(workspace, "edgekiln env bench"):
         run = measure(workspace, cache_folder(), seconds, sink)
-        write_machine_runs(workspace, _LOCK_TIMEOUT_S)
+        write_kept(workspace, _LOCK_TIMEOUT_S)
     told = compared(workspace, run)
     document = {"run": run.model_dump(mode="json"), "compared": [each.model_dump(mode="json") for each in told]}
     answer(common, document, drawn(_table(told)))

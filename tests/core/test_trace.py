@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 
 import pytest
@@ -9,12 +10,14 @@ from core.contract import Stage
 from core.errors import ArtifactMissing
 from core.ingest.ingest import ingest
 from core.lineage import ancestors
-from core.nouns import IngestReceipt
+from core.nouns import GgufModel, IngestReceipt
+from core.publish import record as publish_record
 from core.report.render import render
 from core.runs import RunRecord, RunStatus, write_run
 from core.trace import trace
-from core.workspace import Workspace
+from core.workspace import Workspace, read_manifest
 from tests.core.published_chain import chain, env_report
+from tests.core.test_produced import publication
 
 
 def finished_run(workspace: Workspace) -> tuple[RunRecord, IngestReceipt]:
@@ -68,6 +71,39 @@ def test_the_memory_of_a_file_is_traced_with_how_each_figure_was_obtained(worksp
         "quantisations.0.memory.measured_bytes",
     )
     assert not [told for told in rows if told.startswith("Q4_0 RAM") and "measured" in told]
+
+
+def test_a_model_is_traced_to_where_it_was_published_and_found_by_its_commit(workspace: Workspace) -> None:
+    record, receipt = finished_run(workspace)
+    model = read_manifest(workspace, Stage.EXPORT, record.artifacts[Stage.EXPORT], GgufModel)
+    sent = publication(model)
+    bucket = sent.model_copy(update={"to": "s3://models/tutor", "revision": None, "manifest_sha256": "e" * 64})
+    older = sent.model_copy(update={"to": "hf://ada/old", "revision": "a1" * 20, "seal": "0" * 64})
+    for one in (sent, bucket, older):
+        publish_record.record(workspace, one)
+    told = {row[1]: row for row in trace(workspace, receipt.result_ids[0]).rows}
+    at, name = "2026-11-21T09:00:00Z", f"export {model.artifact_id}"
+    where = "audit/publications.jsonl"
+    said = f"{at}, commit {'c' * 40}, 1 file"
+    assert told["published to hf://ada/tutor"] == (name, "published to hf://ada/tutor", said, "", where)
+    assert told["published to s3://models/tutor"][2] == f"{at}, manifest {'e' * 64}, 1 file"
+    assert str(told["published to hf://ada/old"][2]).endswith("of this export as it was before it was made again")
+    for mark in ("cccccccc", "c" * 40, "E" * 64):
+        assert trace(workspace, mark).title == f"Where {name} comes from"
+    shutil.rmtree(workspace.folder(Stage.EXPORT, model.artifact_id))
+    with pytest.raises(ArtifactMissing, match="no run, artifact, result or publication"):
+        trace(workspace, "cccccccc")
+
+
+def test_a_broken_line_about_publications_is_told_and_the_rest_is_traced(workspace: Workspace) -> None:
+    record, _ = finished_run(workspace)
+    workspace.publications.parent.mkdir()
+    workspace.publications.write_text("{}\n")
+    rows = trace(workspace, record.artifacts[Stage.EXPORT]).rows
+    (line,) = [row for row in rows if row[1] == "published to"]
+    assert line[2] is None
+    assert "publications.jsonl, line 1: Field required" in str(line[4])
+    assert "train" in {str(row[0]).split()[0] for row in rows}
 
 
 def test_an_unfinished_run_says_what_was_not_reached_and_what_is_gone(workspace: Workspace) -> None:

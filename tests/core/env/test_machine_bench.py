@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from core.benchdb.machine_history import compared
-from core.benchdb.writer import read_copy, rebuild, write_machine_runs
+from core.benchdb.writer import read_copy, rebuild, write_kept
 from core.contract import Origin
 from core.env.host import read_host
 from core.env.machine_bench import FOLDER, Figure, MachineRun, figures_of, kept_runs, measure, origin_of
@@ -45,7 +45,7 @@ def keep(workspace: Workspace, *runs: MachineRun) -> None:
 
 def test_everything_is_measured_kept_and_stored_with_its_origin(workspace: Workspace, tmp_path: Path) -> None:
     run = measure(workspace, tmp_path / "cache", 0.02)
-    write_machine_runs(workspace, TIMEOUT_S)
+    write_kept(workspace, TIMEOUT_S)
 
     tests = {(figure.test, figure.detail.split()[0]) for figure in run.figures if figure.error is None}
     assert {("matmul", "float32"), ("matmul", "bfloat16"), ("memory triad", "1"), ("disk write", "synced")} <= tests
@@ -63,7 +63,7 @@ def test_a_run_is_held_against_the_median_of_the_machines_earlier_measured_ones(
     now = run_of(9, 22.0)
     keep(workspace, run_of(1, 10.0), run_of(2, 20.0), run_of(3, 60.0), other, run_of(5, None), now, run_of(10, 900.0))
     keep(workspace, run_of(6, 500.0, Origin.EMULATED))
-    write_machine_runs(workspace, TIMEOUT_S)
+    write_kept(workspace, TIMEOUT_S)
 
     (told,) = compared(workspace, now)
 
@@ -77,7 +77,7 @@ def test_a_run_is_held_against_the_median_of_the_machines_earlier_measured_ones(
 def test_the_database_is_made_again_from_the_kept_runs_and_each_enters_once(workspace: Workspace) -> None:
     keep(workspace, run_of(1, 10.0), run_of(2, 20.0))
     (workspace.root / FOLDER / "broken.json").write_text("{", encoding="utf-8")
-    for write in (write_machine_runs, write_machine_runs, rebuild):
+    for write in (write_kept, write_kept, rebuild):
         write(workspace, TIMEOUT_S)
         with duckdb.connect(str(read_copy(workspace)), read_only=True) as connection:
             assert connection.execute("SELECT count(*) FROM machine_results").fetchall() == [(2,)]

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from core import config
+from core.benchdb import queries
+from core.benchdb.writer import rebuild
 from core.config import Profile
 from core.contract import Stage, Verdict
 from core.errors import (
@@ -33,10 +36,11 @@ from core.errors import (
     ToolMissing,
     UsageError,
 )
-from core.events import Event, Published, ignore
+from core.events import Event, Note, Published, ignore
 from core.nouns import AdapterFile, GgufModel
 from core.publish.publish import CHECKSUMS, leaving, publish
 from core.publish.record import publications
+from core.report.publication import delivery_table
 from core.workspace import Workspace
 from tests.core import published_chain
 from tests.core.hub.hub_server import TOKEN, Hub
@@ -92,6 +96,28 @@ def test_a_repository_gets_the_files_that_passed_in_one_commit(
     assert (told.to, told.revision, told.artifact_id) == ("hf://ada/tutor", repo.branches["main"], model.artifact_id)
     assert sorted(done.sent) == [file.path for file in told.files] == LEAVING
     assert [type(event) for event in events if event.kind != "progress"] == [Published]
+    with queries.reading(workspace) as connection:
+        rows = connection.execute("SELECT artifact_id, place, revision FROM publications").fetchall()
+        files = connection.execute("SELECT path FROM publication_files ORDER BY path").fetchall()
+    assert rows == [(model.artifact_id, "hf://ada/tutor", repo.branches["main"])]
+    assert [path for (path,) in files] == LEAVING
+
+
+def test_a_database_that_cannot_be_written_leaves_the_publication_and_is_told(
+    workspace: Workspace, model: GgufModel, hub_here: Hub, events: list[Event]
+) -> None:
+    repo = hub_here.repo()
+    workspace.database.write_bytes(b"not a database" * 1000)
+    publish(workspace, model, TO_HUB, events.append)
+    assert len(repo.commits) == 2
+    assert len(publications(workspace)) == 1
+    (note,) = [event for event in events if isinstance(event, Note)]
+    assert note.level == "warning"
+    assert "not a valid DuckDB database file" in note.text
+    assert "`edgekiln db rebuild` puts the publication into the database" in note.text
+    rebuild(workspace, 5)
+    with queries.reading(workspace) as connection:
+        assert connection.execute("SELECT count(*) FROM publications").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("reasons", [(), ("rsLoRA: llama.cpp scales by alpha / r alone",)], ids=["accepted", "rejected"])
@@ -271,7 +297,13 @@ def test_a_prefix_gets_the_files_with_the_manifest_last_and_is_written_once(
     again = publish(workspace, model, to)
     assert (again.sent, sorted(again.there)) == ((), LEAVING)
     assert place.manners.sent("PUT", "") == puts
-    assert [told.to for told in publications(workspace)] == [to.publish.to]
+    (told,) = publications(workspace)
+    manifest = place.client.get_object(Bucket=place.bucket, Key="models/tutor/manifest.json")["Body"].read()
+    assert (told.to, told.revision, told.manifest_sha256) == (to.publish.to, None, sha256(manifest).hexdigest())
+    assert f"manifest.json sha256: {told.manifest_sha256}" in delivery_table(again).notes
+    with queries.reading(workspace) as connection:
+        rows = connection.execute("SELECT place, manifest_sha256 FROM publications").fetchall()
+    assert rows == [(told.to, told.manifest_sha256)]
     with pytest.raises(RemoteDiffers, match="is the manifest of another folder"):
         publish(workspace, exported(workspace, "other"), to, dry_run=True)
 
