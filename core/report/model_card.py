@@ -12,7 +12,7 @@ from core.files import write_atomic
 from core.nouns import Quantisation
 from core.report.hub_markdown import hub_licence, hub_page, one_line
 from core.report.page import Section
-from core.report.quantisations import MEANING, figures, figures_columns, memory_told, merge_told
+from core.report.quantisations import MEANING, WEIGHTS, figures, figures_columns, memory_told, merge_told
 from core.report.table import Cell, Column, Table
 
 _TRAINING = (
@@ -132,14 +132,14 @@ def _adapter_alone(card: ModelCard) -> Iterable[Section]:
     if file.reasons:
         yield Section(heading="The adapter alone", text=(f"Made, refused and not kept: {'; '.join(file.reasons)}",))
         return
+    name = one_line(card.student.name)
     told = (
         f"{file.path} ({file.bytes / (1 << 20):.1f} MiB, r {file.r}, alpha {file.lora_alpha:g}) is what was trained, without the "
-        f"weights it was trained on. llama.cpp adds it to {card.student.name} at load, so that one base serves several adapters: "
-        f"the base's F32 file with it has a held-out loss of {file.held_out_loss:.4f}, the model merged onto the base "
-        f"{file.merged_held_out_loss:.4f}."
+        f"weights it was trained on. It goes with {name}'s own weights, to which llama.cpp adds it at load, so that one base "
+        f"serves several adapters: the base's F32 file with it has a held-out loss of {file.held_out_loss:.4f}, the model merged "
+        f"onto those weights {file.merged_held_out_loss:.4f}."
     )
-    lines = ["# the base as a GGUF file, once, by the converter of llama.cpp"]
-    lines += [f"hf download {card.base_repo} --local-dir base"] if card.base_repo else []
+    lines = ["# the base as a GGUF file, once, by the converter of llama.cpp", _base(card)]
     lines += [f"python convert_hf_to_gguf.py base --outfile {_BASE_GGUF}", ""]
     lines += ["# llama.cpp", f"llama-cli -m {_BASE_GGUF} --lora {file.path} --jinja"]
     lines += [f"llama-server -m {_BASE_GGUF} --lora {file.path} --jinja"]
@@ -147,7 +147,26 @@ def _adapter_alone(card: ModelCard) -> Iterable[Section]:
         name = Path(file.path).stem.casefold()
         lines += ["", f"# Ollama, {_BASE_GGUF} beside the Modelfile", f"ollama create {name} -f {ADAPTER_MODELFILE}"]
         lines += [f"ollama run {name}"]
-    yield Section(heading="The adapter alone", text=(told,), code="\n".join(lines), language="sh")
+    yield Section(heading="The adapter alone", text=(told, _other_weights(card)), code="\n".join(lines), language="sh")
+
+
+def _base(card: ModelCard) -> str:
+    """Return how to get the very weights that the adapter goes with; a branch's head may be others by now."""
+    if card.base_repo is None:
+        return (
+            f"# base: the folder of {one_line(card.student.name)} as Hugging Face has it, {one_line(card.student.identity)}"
+        )
+    commit = card.student.identity.rpartition("@")[2]
+    return f"hf download {card.base_repo} --revision {commit} --local-dir base"
+
+
+def _other_weights(card: ModelCard) -> str:
+    """Tell the adapter's base from the weights of the other files where they are not the same; nothing where they are."""
+    if card.merge is None or card.merge.onto == "base":
+        return ""
+    loss = card.teaching.merged_held_out_loss
+    onto = WEIGHTS[card.merge.onto]
+    return f"The files above are another model: they were merged onto {onto}, with a held-out loss of {loss:.4f}."
 
 
 def _training(card: ModelCard) -> Section:

@@ -24,7 +24,7 @@ TASK_MEANING = (
 )
 _NOT_MEASURED = "it is measured where export.max_memory_mib names the board's RAM, the estimate fits in it, and the exporting host has room"
 _MIB = 1 << 20
-_WEIGHTS = {"base": "the student's own weights", "dequantised": "the 4-bit weights it was trained on"}
+WEIGHTS = {"base": "the student's own weights", "dequantised": "the 4-bit weights it was trained on"}
 _COLUMNS = (
     Column(key="type", title="type"),
     Column(key="size_mib", title="size", unit="MiB", digits=1, align="right"),
@@ -145,8 +145,8 @@ def merge_told(merge: Merge | None) -> str:
     """Say onto which weights a model was merged, what the others came to, and why; nothing where it was the plain merge."""
     if merge is None or (merge.onto == "base" and len(merge.held_out_losses) == 1 and merge.reason == PLAIN):
         return ""
-    others = [f"onto {_WEIGHTS[name]} {loss:.4f}" for name, loss in merge.held_out_losses.items() if name != merge.onto]
-    return f", merged onto {_WEIGHTS[merge.onto]} ({'; '.join([*others, merge.reason])})"
+    others = [f"onto {WEIGHTS[name]} {loss:.4f}" for name, loss in merge.held_out_losses.items() if name != merge.onto]
+    return f", merged onto {WEIGHTS[merge.onto]} ({'; '.join([*others, merge.reason])})"
 
 
 def adapter_told(file: AdapterFile | None) -> tuple[str, ...]:
@@ -155,10 +155,11 @@ def adapter_told(file: AdapterFile | None) -> tuple[str, ...]:
         return ()
     if file.reasons:
         return (f"the adapter alone was made, refused and not kept: {'; '.join(file.reasons)}",)
-    told = f"the base's F32 file with it has a held-out loss of {file.held_out_loss:.4f}"
-    return (
-        f"the adapter alone: {file.path}, {file.bytes / _MIB:.1f} MiB; {told}, the merged one {file.merged_held_out_loss:.4f}",
+    told = (
+        f"the adapter alone: {file.path}, {file.bytes / _MIB:.1f} MiB; the base's F32 file with it has a held-out loss of "
     )
+    told += f"{file.held_out_loss:.4f}, the model merged onto {WEIGHTS['base']} {file.merged_held_out_loss:.4f}"
+    return (told,)
 
 
 def _unmeasured(gguf: GgufModel) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from core.config import ExportConfig
 from core.contract import Stage
 from core.data.tokens import tokenise
 from core.errors import BadConfig, GateRefused
-from core.events import Event, Note
+from core.events import Event, Note, ignore
 from core.export.adapter_gguf import AdapterGguf, Trained, require_expressible, structure_problems, trained_in
+from core.export.gguf_loss.loss import TrialRequest, run_trial
 from core.export.inspect import Pair
 from core.export.section import DivergenceLimits
+from core.report.quantisations import quantisations_table
 from tests.core.export.conftest import ROWS, publish_adapter
 from tests.core.export.conftest import Trained as Published
 from tests.core.export.test_merge import adapter_folder
@@ -133,6 +137,60 @@ def test_the_adapter_as_peft_saved_it_is_read_without_torch(tmp_path: Path) -> N
     )
     (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 8}))
     assert trained_in(tmp_path) == TRAINED
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_beside_files_of_the_4_bit_merge_the_adapter_goes_with_the_students_own_weights(
+    tiny_smollm_student: Path, toolchain, tmp_path: Path
+) -> None:
+    student = tmp_path / "student"
+    shutil.copytree(tiny_smollm_student, student)
+    louder(student / "model.safetensors")
+    trained = publish_adapter(tmp_path, student, steps=8)
+    config = ExportConfig(
+        quantisations=("F32", "Q8_0"), required=("F32",), merge="dequantised", adapter_gguf=True, max_loss_increase=5.0,
+        max_divergence=DivergenceLimits(Q8_0=10), task_prompts=0,
+    )  # fmt: skip
+    made = trained.export(config)
+    assert made.merge is not None
+    losses, file = made.merge.held_out_losses, made.adapter_file
+    assert (made.merge.onto, set(losses)) == ("dequantised", {"base", "dequantised"})
+    assert abs(losses["dequantised"] - losses["base"]) > 0.02  # so that neither can be taken for the other
+    assert made.reference_held_out_loss == losses["dequantised"]
+    assert made.quantisations[0].held_out_loss == pytest.approx(losses["dequantised"], abs=1e-3)
+    assert file is not None
+    assert (file.reasons, file.merged_held_out_loss) == ((), losses["base"])
+    assert file.held_out_loss == made.metrics["held_out_loss.adapter"] == pytest.approx(losses["base"], abs=0.01)
+    folder = trained.workspace.folder(Stage.EXPORT, made.artifact_id)
+    alone = (folder / "README.md").read_text(encoding="utf-8").partition("## The adapter alone\n")[2]
+    assert "It goes with pupil's own weights, to which llama.cpp adds it at load" in alone
+    assert f"merged onto the 4-bit weights it was trained on, with a held-out loss of {losses['dequantised']:.4f}" in alone
+    assert f"# base: the folder of pupil as Hugging Face has it, {made.student.identity}" in alone
+    assert f"the model merged onto the student's own weights {losses['base']:.4f}" in " ".join(
+        quantisations_table(made).notes
+    )
+    base = tmp_path / "base.gguf"  # as the card says to make it
+    argv = [sys.executable, str(toolchain.source / "convert_hf_to_gguf.py"), str(student), "--outfile", str(base)]
+    subprocess.run(argv, check=True, capture_output=True)
+    rows = tuple(tokenise(ROWS, student, 512, tmp_path / "tokens"))
+    alone_on_base = TrialRequest(
+        gguf=str(base), adapter=str(folder / file.path), toolchain=toolchain, rows=rows, texts=(), answer_tokens=0
+    )
+    found = run_trial(alone_on_base, tmp_path / "trial", ignore, timeout_s=600)
+    assert found.held_out_loss == pytest.approx(losses["base"], abs=0.01)
+
+
+def louder(weights: Path, doublings: int = 4) -> None:
+    """Multiply the matrices of the blocks by a power of two, in place, so that their rounding to 4 bits is heard in the loss."""
+    data = bytearray(weights.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    for name, told in json.loads(data[8:start]).items():
+        if "_proj" in name:
+            first, end = (start + offset for offset in told["data_offsets"])
+            numbers = np.frombuffer(data, np.uint16, (end - first) // 2, first)  # bf16: the exponent lies above 7 bits
+            numbers += np.where(numbers & 0x7FFF, doublings << 7, 0).astype(np.uint16)
+    weights.write_bytes(data)
 
 
 @pytest.mark.full
