@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,16 @@ from pydantic import ValidationError
 
 from core.contract import Contract, Stage
 from core.data.record import LabeledRow, Message
+from core.data.schemas import parse_json, schema_fault
 from core.errors import BrokenRecord, SourceEmpty, SourceMissing
-from core.files import digest_of, read_json_lines
+from core.files import canonical_json, digest_of
 from core.lineage import ancestors
 from core.nouns import GgufModel, LabeledDataset
+from core.report.visible import visible
 from core.workspace import Workspace, verify
 
 _SHORT = 40  # characters: a longer free text is never expected word for word
+_MAX_LINE_BYTES = 16 << 20  # a row is a chat
 _REMEDY = "Name a file of labelled rows, as a labelling's held_out.jsonl: one JSON object a line with messages."
 
 
@@ -93,23 +98,54 @@ def _hash(question: Question) -> str:
     return digest_of(question.model_dump(mode="json", exclude={"row_id"}))
 
 
-def _rows(path: Path) -> Iterable[LabeledRow]:
-    for number, record in enumerate(_records(path), 1):
+def _rows(path: Path) -> Iterator[LabeledRow]:
+    for number, line in _lines(path):
         try:
-            row = LabeledRow.model_validate({"row_id": str(number), "split": "held_out", **record})
-        except (ValidationError, TypeError) as error:
-            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is no object"
-            raise BrokenRecord(f"{path}:{number}: {why}", remedy=_REMEDY) from error
-        if len(row.messages) < 2 or row.messages[-1].role != "assistant":
-            raise BrokenRecord(f"{path}:{number}: its last of >= 2 messages is not the assistant's", remedy=_REMEDY)
-        yield row
+            yield _row(number, line)
+        except ValueError as error:
+            raise BrokenRecord(f"{path}:{number}: {error}", remedy=_REMEDY) from error
 
 
-def _records(path: Path) -> Iterable[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that say something with their numbers; who names a device does not fill the memory."""
+    with path.open("rb") as stream:
+        for number in count(1):
+            line = stream.readline(_MAX_LINE_BYTES + 1)
+            if len(line) > _MAX_LINE_BYTES:
+                raise BrokenRecord(f"{path}:{number}: the line has > {_MAX_LINE_BYTES} bytes", remedy=_REMEDY)
+            if not line:
+                return
+            if line := line.removeprefix(BOM_UTF8).strip():
+                yield number, line
+
+
+def _row(number: int, line: bytes) -> LabeledRow:
+    """Return a line as a row; ValueError says in one line why it is none."""
+    record, fault = parse_json(line.decode())
+    if fault or not isinstance(record, dict):
+        raise ValueError(f"it is no JSON object: {fault or f'it is {type(record).__name__}'}")
+    canonical_json(record)  # halves of characters and numbers that are none cannot be sent, nor hashed
+    row = _validated({"row_id": str(number), "split": "held_out", **record})
+    if len(row.messages) < 2 or row.messages[-1].role != "assistant":
+        raise ValueError("its last of >= 2 messages is not the assistant's")
+    if not all(map(_is_call, chain.from_iterable(message.tool_calls for message in row.messages))):
+        raise ValueError('a tool call is not of the form {"function": {"name": TEXT, "arguments": TEXT}}')
+    if row.tool_schema is not None and (fault := schema_fault(row.tool_schema)):
+        raise ValueError(f"its tool_schema cannot be used: {fault}")
+    return row
+
+
+def _validated(record: dict[str, Any]) -> LabeledRow:
     try:
-        yield from read_json_lines(path)
-    except ValueError as error:
-        raise BrokenRecord(f"{path} is not JSON lines: {error}", remedy=_REMEDY) from error
+        return LabeledRow.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{visible('.'.join(map(str, first['loc'])))}: {first['msg']}") from error
+
+
+def _is_call(call: dict[str, Any]) -> bool:
+    function = call.get("function")
+    return isinstance(function, dict) and all(isinstance(function.get(name), str) for name in ("name", "arguments"))
 
 
 def have_tasks(questions: Sequence[Question]) -> bool:

@@ -32,6 +32,7 @@ FACTS = {
     "Why do leaves fall in autumn?": "Trees drop their leaves in autumn to save water and energy during the winter.",
     "What is bread made of?": "Bread is made of flour, water, salt and usually yeast, which makes it rise.",
 }
+ROW = '{"messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}]}'
 
 
 def rows_file(folder: Path, facts: dict[str, str] = FACTS) -> Path:
@@ -163,8 +164,15 @@ def test_names_that_stand_for_nothing_say_what_may_be_named(workspace: Workspace
     ("text", "kind", "said"),
     [
         ("", SourceEmpty, "holds no rows"),
-        ("{", BrokenRecord, "not JSON lines"),
-        ("[1]\n", BrokenRecord, ":1: it is no object"),
+        ("{", BrokenRecord, r":1: it is no JSON object"),
+        (f"{ROW}\n\n{ROW}\n{{\n", BrokenRecord, r":4: it is no JSON object"),
+        ("[" * 100_000, BrokenRecord, r":1: it is no JSON object"),
+        (ROW.replace("2", r"\ud800"), BrokenRecord, r":1: .*surrogates not allowed"),
+        (ROW[:-1] + ', "tool_schema": {"type": "nonsense"}}', BrokenRecord, ":1: its tool_schema cannot be used"),
+        (ROW[:-1] + ', "tool_schema": {"maximum": NaN}}', BrokenRecord, ":1: "),
+        (ROW.replace('"2"', '"2", "tool_calls": [{"function": "f"}]'), BrokenRecord, ":1: a tool call is not of the form"),
+        (ROW[:-1] + r', "\u001b[31m": 1}', BrokenRecord, r":1: \\x1b\[31m: Extra inputs"),
+        ("[1]\n", BrokenRecord, ":1: it is no JSON object: it is list"),
         ('{"messages": []}\n', BrokenRecord, ":1: its last of >= 2 messages"),
         ('{"messages": [{"role": "wizard", "content": "x"}]}\n', BrokenRecord, ":1: "),
         (
@@ -172,7 +180,7 @@ def test_names_that_stand_for_nothing_say_what_may_be_named(workspace: Workspace
             BrokenRecord,
             "assistant's",
         ),
-        (b"\xff\xfe", BrokenRecord, "not JSON lines"),
+        (b"\xff\xfe", BrokenRecord, ":1: 'utf-8' codec can't decode"),
     ],
 )
 def test_rows_that_cannot_be_asked_name_file_and_line(tmp_path: Path, text: str | bytes, kind: type, said: str) -> None:
@@ -181,6 +189,17 @@ def test_rows_that_cannot_be_asked_name_file_and_line(tmp_path: Path, text: str 
     with pytest.raises(kind, match=said) as refused:
         of_file(path, 9)
     assert str(path) in refused.value.problem
+
+
+def test_empty_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{ROW}\n\n  \r\n{ROW}".encode())
+    assert [question.row_id for question in of_file(path, 9)] == ["1", "4"]
+
+
+def test_a_device_without_lines_does_not_fill_the_memory() -> None:
+    with pytest.raises(BrokenRecord, match=r"/dev/zero:1: the line has > \d+ bytes"):
+        of_file(Path("/dev/zero"), 9)
 
 
 def test_a_sample_of_a_file_stays_when_the_file_grows(tmp_path: Path) -> None:
