@@ -10,6 +10,7 @@ from core.compare.questions import Question
 from core.contract import Contract
 from core.errors import GateRefused, ProcessFailed
 from core.events import OnEvent
+from core.export.inspect import read_gguf
 from core.files import digest_of, write_atomic
 from core.process import ended_by_signal
 from core.toolchain import Toolchain
@@ -57,13 +58,25 @@ def ask(request: AskRequest, folder: Path, on_event: OnEvent, *, timeout_s: floa
         return known
     try:
         found = call("core.compare.worker", request, Answers, folder / kept.stem, on_event, timeout_s=timeout_s)
+    except GateRefused as error:
+        raise _refused(Path(request.gguf), error.problem) from error
     except ProcessFailed as error:
         if not ended_by_signal(error):
             raise
         why = f"llama.cpp's process {error.problem.partition(' ')[2]}"
-        raise GateRefused(f"{request.gguf}: {why}", remedy="The file is broken; export or download it again.") from error
+        raise _refused(Path(request.gguf), why) from error
     write_atomic(kept, found.model_dump_json(indent=1).encode())
     return found
+
+
+def _refused(gguf: Path, why: str) -> GateRefused:
+    """Return the error of a file that does not run, with what is wrong in it where its header tells."""
+    try:
+        read_gguf(gguf, "F32")
+    except GateRefused as error:
+        why = error.problem
+    plain = why.removeprefix(f"{gguf.name}").removeprefix(":").strip()
+    return GateRefused(f"{gguf}: {plain}", remedy="The file is broken, or no chat model; export or download it again.")
 
 
 def _known(path: Path) -> Answers | None:

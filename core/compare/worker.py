@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 
 from core import toolchain
@@ -104,6 +105,8 @@ def _nats(path: Path, scored: dict[int, Scored], on_event: OnEvent) -> dict[int,
     for done, (place, (ids, start)) in enumerate(scored.items(), 1):
         logits = runner.decode(ids, 0, range(start - 1, len(ids) - 1))
         nats = sum(surprise(at, token) for at, token in zip(logits, ids[start:], strict=True))
+        if not isfinite(nats):
+            raise refused(path.name, f"its loss on a prompt of {start} tokens is {nats}: its weights overflow")
         found[place] = {"nats": nats, "scored_tokens": len(ids) - start}
         on_event(Progress(stage=None, task=f"loss of {path.name}", done=done, total=len(scored), unit="prompts"))
     return found

@@ -111,8 +111,21 @@ def test_answers_that_are_there_are_not_asked_for_again(compared, default_gguf, 
 def test_a_file_that_does_not_run_is_named(default_gguf, questions, setting, tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(default_gguf.read_bytes()[:-1000])
-    with pytest.raises(GateRefused, match=r"cut\.gguf: llama\.cpp cannot load it"):
+    with pytest.raises(GateRefused, match=r"/cut\.gguf: .*ends at byte \d+"):
         compare([Entrant("cut", cut)] * 2, questions[:1], "facts", setting)
+
+
+@pytest.mark.model
+def test_a_file_whose_weights_overflow_is_no_model_without_a_loss(default_gguf, questions, setting, tmp_path: Path) -> None:
+    from gguf import GGUFReader
+
+    huge = tmp_path / "huge.gguf"
+    huge.write_bytes(default_gguf.read_bytes())
+    norm = next(tensor for tensor in GGUFReader(huge, "r+").tensors if tensor.name == "output_norm.weight")
+    norm.data[:] = 3e38
+    norm.data.flush()
+    with pytest.raises(GateRefused, match=r"/huge\.gguf: its loss on a prompt of \d+ tokens is nan: its weights overflow"):
+        compare([Entrant("huge", huge)] * 2, questions[:1], "facts", setting)
 
 
 @pytest.mark.model
