@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -56,16 +57,32 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Write a line behind what is there, in one call, so that a kill leaves no half of it between others; DiskFull."""
+    """Write a line behind what is there, in one call, so that a kill leaves no half of it between others; DiskFull.
+
+    Where there is space for a part of it only, that part is taken away again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with disk_full_is_an_error(path.parent):
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(handle, line + b"\n")
+            _write_whole(handle, line + b"\n")
             os.fsync(handle)
         finally:
             os.close(handle)
     sync_folder(path.parent)
+
+
+def _write_whole(handle: int, data: bytes) -> None:
+    """Append all of it or nothing: a full disk takes a part and says so only when the rest is written."""
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    before = os.fstat(handle).st_size
+    try:
+        written = os.write(handle, data)
+        while written < len(data):
+            written += os.write(handle, data[written:])
+    except OSError:
+        os.ftruncate(handle, before)
+        raise
 
 
 @contextmanager

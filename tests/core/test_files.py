@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from core.errors import DiskFull, PathEscapes
 from core.files import (
+    append_line,
     canonical_json,
     confine,
     digest_of,
@@ -100,3 +102,18 @@ def test_write_atomic_makes_the_folder_and_replaces(tmp_path: Path) -> None:
     write_atomic(target, b"one")
     write_atomic(target, b"two")
     assert target.read_bytes() == b"two"
+
+
+def test_a_line_for_which_there_is_only_half_the_space_leaves_no_half(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    append_line(path, b"first")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(DiskFull, match="limit on file sizes"):
+            append_line(path, b"the second is longer")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b"first\n"
+    append_line(path, b"third")
+    assert path.read_bytes() == b"first\nthird\n"
