@@ -7,6 +7,13 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from core.report.visible import visible
+
+
+def _shown(value: object) -> object:
+    """Return text that comes from outside without what can drive a reader's display; Markup is a template's own."""
+    return visible(value, keep="\n\t") if type(value) is str else value
+
 
 @cache
 def _environment() -> Environment:
@@ -16,6 +23,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
 
 

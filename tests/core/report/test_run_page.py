@@ -155,6 +155,16 @@ def test_a_hostile_chart_title_stays_inside_the_page() -> None:
     assert list(json.loads(specs.group(1))) == ["</script><script>x"]
 
 
+def test_what_could_turn_or_hide_a_page_s_text_is_written_out() -> None:
+    page = Page(
+        title="a\x1b[31m", lead="b\u202e", sections=(Section(heading="c\x00", text=("d\u2066",), code="e\n\tf\x07"),)
+    )
+    text = page_html(page)
+    for shown in (r"a\x1b[31m", r"b\u202e", r"c\x00", r"d\u2066", "e\n\tf\\x07"):
+        assert shown in text
+    assert not set(text) & set("\x00\x07\x1b\u202e\u2066")
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [("http://u:p@h/x", "http://***@h/x"), ("mailto:me@x", "mailto:me@x"), ("https://h/a@b", "https://h/a@b")],
