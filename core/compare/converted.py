@@ -14,10 +14,10 @@ from pathlib import Path
 
 from core import models, package_index
 from core.config import cache_folder
-from core.errors import ArtifactError
+from core.errors import ArtifactError, ProcessFailed
 from core.events import Note, OnEvent
 from core.export.convert import convert
-from core.files import digest_of
+from core.files import digest_of, write_atomic
 from core.toolchain import Toolchain
 from core.train import sealed
 from core.workspace import MANIFEST
@@ -66,11 +66,25 @@ def _is_whole(target: Path, on_event: OnEvent) -> bool:
 def _make(folder: Path, target: Path, toolchain: Toolchain, on_event: OnEvent) -> None:
     with package_index.scratch_beside(target) as scratch:
         made, log = scratch / FILE, scratch / FILE.replace(".gguf", ".log")
-        convert(folder, made, folder.resolve().name, toolchain, on_event, timeout_s=_TIMEOUT_S)
+        try:
+            convert(folder, made, folder.resolve().name, toolchain, on_event, timeout_s=_TIMEOUT_S)
+        except ProcessFailed as error:
+            raise _refused(folder, log, target.name, error) from error
         log.unlink()
         sealed.seal(scratch, {"folder": folder.resolve().name, "converter": toolchain.identity()})
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
+
+
+def _refused(folder: Path, log: Path, key: str, error: ProcessFailed) -> ProcessFailed:
+    """Return the error with the folder's name and a log that outlives the scratch folder."""
+    kept = cache_folder() / "logs" / f"convert-{key}.log"
+    if log.is_file():
+        write_atomic(kept, log.read_bytes())
+    return ProcessFailed(
+        f"{folder} cannot be converted: {error.problem}",
+        remedy=f"Read {kept}, mend what it names in that folder, then run the same command again.",
+    )
 
 
 def _sweep(root: Path) -> None:

@@ -130,9 +130,13 @@ def test_a_broken_file_and_one_half_made_are_made_anew(conversions: list[Path], 
 @pytest.mark.full
 def test_a_folder_that_cannot_be_converted_leaves_nothing(toolchain, cache: Path, tmp_path: Path) -> None:
     folder = model(tmp_path, "a")
-    with pytest.raises(ProcessFailed, match="status 1"), converted(folder, toolchain, ignore):
+    with (
+        pytest.raises(ProcessFailed, match=f"{folder} cannot be converted: .*status 1") as told,
+        converted(folder, toolchain, ignore),
+    ):
         pass
     assert list(cache.iterdir()) == []
+    assert Path(told.value.remedy.removeprefix("Read ").partition(",")[0]).read_text(encoding="utf-8")
 
 
 def test_a_comparison_is_refused_beside_a_run_of_the_same_workspace(workspace: Workspace, tmp_path: Path) -> None:
