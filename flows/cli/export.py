@@ -73,7 +73,7 @@ def table(
 
     found = _found(shelf(common), artifact)
     if html is not None:
-        write_named(html, page_html(quantisations_page(found)))
+        write_named(html, page_html(quantisations_page(found)), "--html")
     files, tasks = quantisations_table(found), tasks_table(found)
     document = {**as_document(files), **({"tasks": as_document(tasks)} if tasks else {})}
     answer(common, document, "\n".join(drawn(one) for one in (files, tasks) if one).rstrip("\n"))

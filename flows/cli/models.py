@@ -40,7 +40,7 @@ def _models(
     workspace = shelf(common)
     found = [find(workspace, artifact)] if artifact is not None else produced(workspace)
     if html is not None:
-        write_named(html, page_html(produced_page(found)))
+        write_named(html, page_html(produced_page(found)), "--html")
     tables = (
         model_tables(found[0]) if artifact is not None else (models_table(found), *([files_table(found)] if found else []))
     )

@@ -153,7 +153,24 @@ def drawn(table: Table) -> str:
     return render(table.model_copy(update=told), "text", width=width)
 
 
-def write_named(output: Path, text: str) -> None:
+def may_write(output: Path, option: str = "-o") -> Path:
+    """Return where a named answer goes; UsageError for a name that cannot be one. Asked before work that takes long."""
+    from core.errors import UsageError
+
+    special = output.exists() and not output.is_file()  # asked before a link is followed: /dev/stdout leads to no path
+    target = output if special else Path(os.path.realpath(output))
+    if target.is_dir():
+        raise UsageError(f"{option} {str(output)!r} names a folder, no file", remedy="Name a file to write.")
+    if not target.parent.is_dir():
+        raise UsageError(
+            f"{option} {output}: the folder {target.parent} is not there", remedy="Make it, or name another file."
+        )
+    if not os.access(target.parent, os.W_OK) and not special:
+        raise UsageError(f"{option} {output}: {target.parent} may not be written", remedy="Name a file you may write.")
+    return target
+
+
+def write_named(output: Path, text: str, option: str = "-o") -> None:
     """Write an answer where a person named it: a regular file appears whole; a device, a pipe or a link keeps its place.
 
     UsageError for a name that cannot be written, a missing folder too: one that was mistyped is not made.
@@ -162,17 +179,12 @@ def write_named(output: Path, text: str) -> None:
     from core.files import disk_full_is_an_error, write_atomic
 
     data = f"{text.rstrip()}\n".encode()
-    special = output.exists() and not output.is_file()  # asked before a link is followed: /dev/stdout leads to no path
-    target = output if special else Path(os.path.realpath(output))
-    if target.is_dir():
-        raise UsageError(f"-o {str(output)!r} names a folder, no file", remedy="Name a file to write.")
-    if not target.parent.is_dir():
-        raise UsageError(f"-o {output}: the folder {target.parent} is not there", remedy="Make it, or name another file.")
+    target = may_write(output, option)
     try:
-        if special:
+        if target.exists() and not target.is_file():
             with disk_full_is_an_error(target), target.open("wb") as stream:
                 stream.write(data)
         else:
             write_atomic(target, data)
     except OSError as error:
-        raise UsageError(f"-o {output}: {error.strerror}", remedy="Name a file you may write.") from error
+        raise UsageError(f"{option} {output}: {error.strerror}", remedy="Name a file you may write.") from error
