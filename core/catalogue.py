@@ -130,14 +130,15 @@ def check_backend(card: ModelCard, backend: str) -> None:
             f"label.teacher {card.name} lives behind an endpoint, label.backend is {backend}",
             remedy="Set label.backend to openai and give label.base_url.",
         )
-    if backend == "transformers" and _is_gguf(card.source):
+    if backend == "transformers" and is_gguf(card.source):
         raise BadConfig(
             f"label.teacher {card.name} is a GGUF file, label.backend is {backend}",
             remedy="Set label.backend to llama-cpp, or name a teacher whose card gives a repository or a folder.",
         )
 
 
-def _is_gguf(source: Source) -> bool:
+def is_gguf(source: Source) -> bool:
+    """Say whether a model is a GGUF file, which is asked in process."""
     return source.kind == "packaged-gguf" or (source.kind == "local" and Path(source.path).expanduser().is_file())
 
 

@@ -13,6 +13,7 @@ from core.compare.answers import Answers, AskRequest, Given, ask
 from core.compare.difference import Difference, difference
 from core.compare.questions import Question, have_tasks
 from core.compare.scoring import TASKS, Score, score, shares
+from core.compare.verdicts import Judging
 from core.contract import Contract, Sha256
 from core.events import OnEvent, ignore
 from core.files import sha256_of
@@ -43,13 +44,14 @@ class Compared(Contract):
 
 
 class Comparison(Contract):
-    """Models on the same prompts; the differences are of each later model to the first."""
+    """Models on the same prompts; the differences are of each later model to the first, the judge's among them if one was asked."""
 
     made_at: AwareDatetime
     asked_from: str
     questions: tuple[Question, ...]
     models: tuple[Compared, ...]
     differences: tuple[tuple[Difference, ...], ...]
+    judging: Judging | None = None
 
 
 @dataclass(frozen=True)

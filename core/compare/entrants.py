@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +51,17 @@ def find(name: str, workspace: Workspace, kept: ExitStack, toolchain: Toolchain,
         f"{name!r} is no export of {workspace.root}, no profile with a current model, no folder, no GGUF file",
         remedy="List what is there with `edgekiln status`, or name a path.",
     )
+
+
+def told_apart(entrants: Sequence[Entrant]) -> list[Entrant]:
+    """Return the models under names that differ: files of one name by their path, the same file twice with a number."""
+    places: dict[str, set[Path]] = {}
+    for one in entrants:
+        places.setdefault(one.name, set()).add(one.gguf)
+    named = [str(one.gguf) if len(places[one.name]) > 1 else one.name for one in entrants]
+    again = [named[:place].count(name) for place, name in enumerate(named)]
+    names = [f"{name} ({before + 1})" if before else name for name, before in zip(named, again, strict=True)]
+    return [replace(one, name=name) for one, name in zip(entrants, names, strict=True)]
 
 
 def of_export(name: str, model: GgufModel, kind: str, workspace: Workspace) -> Found:

@@ -98,6 +98,14 @@ def _hash(question: Question) -> str:
     return digest_of(question.model_dump(mode="json", exclude={"row_id"}))
 
 
+def text_of(message: Message) -> str:
+    """Return a turn as a person reads it: its text, and its tool calls in words."""
+    calls = (call.get("function", {}) for call in message.tool_calls)
+    return "\n".join(
+        [message.content] * bool(message.content) + [f"{one.get('name')}({one.get('arguments')})" for one in calls]
+    )
+
+
 def _rows(path: Path) -> Iterator[LabeledRow]:
     for number, line in _lines(path):
         try:

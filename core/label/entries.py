@@ -11,6 +11,8 @@ from typing import Any, Literal
 from core.contract import Contract
 from core.label.request import Reply, TokenLogprob
 
+COMPARISON = "compare-"  # begins what stands in the place of an artifact's id where models are judged, not prompts labelled
+
 State = Literal["waiting", "answered", "failed"]
 
 

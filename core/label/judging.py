@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -40,18 +40,26 @@ class Bench:
         different = list(dict.fromkeys(texts))
         if len(different) == 1:
             return 0
-        said = follow(self.request(row, different), ledger).completion
-        return texts.index(different[json.loads(said)["best"] - 1]) if said is not None else None
+        best = self.best(self.request(row, different), ledger)
+        return texts.index(different[best]) if best is not None else None
+
+    def best(self, request: Request, ledger: Ledger) -> int | None:
+        """Return which answer of a request the judge chose, counted from 0, None when it gave no verdict."""
+        said = follow(request, ledger).completion
+        return int(json.loads(said)["best"]) - 1 if said is not None else None
 
     def request(self, row: PromptRow, different: list[str]) -> Request:
-        """Return what the judge is asked about answers that differ."""
+        """Return what the judge is asked about a row's answers that differ."""
+        return self.between("\n\n".join(message.content for message in messages_for(row)), different)
+
+    def between(self, asked: str, different: Sequence[str]) -> Request:
+        """Return what the judge is asked about answers that differ, in their order."""
         schema: dict[str, Any] = {
             "type": "object",
             "properties": {"best": {"type": "integer", "minimum": 1, "maximum": len(different)}},
             "required": ["best"],
             "additionalProperties": False,
         }
-        asked = "\n\n".join(message.content for message in messages_for(row))
         answers = "\n\n".join(f"Answer {number}:\n{text}" for number, text in enumerate(different, start=1))
         system = f'{self.judge.rubric} Answer only with JSON: {{"best": the number of the answer}}.'
         return Request(
@@ -69,8 +77,11 @@ class Bench:
 
 def bench_of(config: LabelConfig, on_event: OnEvent, beside: Path | None) -> Bench | None:
     """Return the judge of a labelling, None where there is none; BadConfig for one that cannot be asked."""
-    if (judge := config.samples.judge) is None:
-        return None
+    return seat(judge, config, on_event, beside) if (judge := config.samples.judge) is not None else None
+
+
+def seat(judge: Judge, config: LabelConfig, on_event: OnEvent, beside: Path | None) -> Bench:
+    """Return a judge that is asked as a labelling asks; BadConfig for one that cannot be."""
     own = {"teacher": judge.teacher, "backend": judge.backend, "base_url": judge.base_url, "api_key_env": judge.api_key_env}
     plain = {"temperature": 0.0, "samples": Samples(), "top_logprobs": 0, "extra_body": {}, "prices": None}
     settings = config.model_copy(update={**own, **plain})
@@ -79,11 +90,6 @@ def bench_of(config: LabelConfig, on_event: OnEvent, beside: Path | None) -> Ben
 
 def ask_judge(bench: Bench, questions: Questions, gate: AnswerGate, session: Session) -> int:
     """Have every question judged that has answers to choose from; return how many requests were sent."""
-    requests = _requests(bench, questions, gate, session.ledger)
-    if (first := next(requests, None)) is None:
-        return 0
-    teacher = open_teacher(bench.config, session.on_event, session.beside)
-    asker = Asker(teacher, session.ledger, bench.config, session.account(bench.config), session.on_event)
     task, done = f"asking {bench.judge.teacher} to judge", 0
 
     def step(change: int) -> None:
@@ -91,6 +97,15 @@ def ask_judge(bench: Bench, questions: Questions, gate: AnswerGate, session: Ses
         done += change
         session.on_event(Progress(stage=Stage.LABEL, task=task, done=done, total=None, unit="rows"))
 
+    return hear(bench, _requests(bench, questions, gate, session.ledger), session, step)
+
+
+def hear(bench: Bench, requests: Iterator[Request], session: Session, step: Callable[[int], None]) -> int:
+    """Ask the judge and return how many requests were sent; without a request it is not even loaded."""
+    if (first := next(requests, None)) is None:
+        return 0
+    teacher = open_teacher(bench.config, session.on_event, session.beside)
+    asker = Asker(teacher, session.ledger, bench.config, session.account(bench.config), session.on_event)
     try:
         asker.ask_all(chain([first], requests), step)
     finally:

@@ -58,7 +58,7 @@ def label(
         with open_ledger(workspace.ledger("label")) as ledger, exchanged(workspace, config.sync_s, on_event):
             found = survey(questions, ledger)
             session = Session(ledger, order.identity()[:12], on_event, beside)
-            with session.open(questions, found) as step:
+            with session.open(config.teacher, found) as step:
                 sent = _ask(questions, found, session, guarded(step, workspace), _may_fail(dataset, config, found))
                 sent += ask_judge(bench, questions, gate, session) if bench else 0
             with LabelsWriter(content, ledger, config, gate, bench) as writer:

@@ -66,7 +66,7 @@ class Questions:
 def redacted(row: PromptRow, limits: PrivacyLimits) -> PromptRow | Problem:
     """Return a row with placeholders for personal data in all that is sent of it, or why it cannot be asked."""
     texts: dict[str, Any] = {name: value for name, value in row.model_dump(mode="json").items() if name in _SENT and value}
-    cleaned = redact(texts, limits, _name_finder(limits))
+    cleaned = redact(texts, limits, name_finder(limits))
     if cleaned.refusal:
         return Problem(code=cleaned.refusal.code, reason=cleaned.refusal.reason)
     told: dict[str, Any] = cleaned.tree
@@ -76,7 +76,8 @@ def redacted(row: PromptRow, limits: PrivacyLimits) -> PromptRow | Problem:
 
 
 @lru_cache(maxsize=1)
-def _name_finder(limits: PrivacyLimits) -> NameFinder | None:
+def name_finder(limits: PrivacyLimits) -> NameFinder | None:
+    """Return what finds names of people where they are to be replaced, None where they are not."""
     return load_name_finder(limits.model_copy(update={"redact": True}))
 
 
@@ -119,11 +120,12 @@ def survey(questions: Questions, ledger: Ledger) -> Survey:
     for question in questions:
         found.failed += question.problem is not None
         for first in question.requests:
-            _look_up(first, ledger, found)
+            look_up(first, ledger, found)
     return found
 
 
-def _look_up(first: Request, ledger: Ledger, found: Survey) -> None:
+def look_up(first: Request, ledger: Ledger, found: Survey) -> None:
+    """Count how the question that begins with a request stands."""
     outcome = follow(first, ledger)
     found.is_open.append(outcome.missing is not None)
     if outcome.missing is None:

@@ -1,4 +1,4 @@
-"""One labelling at work: its line in the ledger and its progress, both kept while it asks and closed however it ends."""
+"""One labelling at work, or the judging of one comparison: its line in the ledger and its progress, both kept while it asks and closed however it ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.errors import EdgekilnError
 from core.events import OnEvent, Progress
 from core.label.account import Account
 from core.label.ledger import Ledger
-from core.label.questions import Questions, Survey
+from core.label.questions import Survey
 
 _TELL_EVERY_S = 0.2
 
@@ -33,10 +33,10 @@ class Session:
         return Account(config.budget, config.prices, self.ledger.spent(self.artifact_id))
 
     @contextmanager
-    def open(self, questions: Questions, found: Survey) -> Iterator[Callable[[int], None]]:
+    def open(self, teacher: str, found: Survey) -> Iterator[Callable[[int], None]]:
         """Write a session into the ledger; yields what counts so many questions as done."""
         done, told_at = 0, 0.0
-        task = f"asking {questions.config.teacher}"
+        task = f"asking {teacher}"
 
         def step(change: int) -> None:
             nonlocal done, told_at
@@ -48,7 +48,7 @@ class Session:
                 so_far, total = found.settled + done, found.questions
                 self.on_event(Progress(stage=Stage.LABEL, task=task, done=so_far, total=total, unit="answers"))
 
-        self.ledger.start(self.artifact_id, questions.config.teacher, found.questions, found.settled)
+        self.ledger.start(self.artifact_id, teacher, found.questions, found.settled)
         with ExitStack() as stack:
             stack.push(lambda kind, error, trace: self.ledger.tell(done, _end(error)))  # noqa: ARG005  # whatever it is
             yield step

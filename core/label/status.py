@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from core.contract import Contract
-from core.label.entries import SessionRow, Spent
+from core.label.entries import COMPARISON, SessionRow, Spent
 from core.label.ledger import Ledger
 
 _RECENT = 400
@@ -37,8 +37,8 @@ class LabelStatus(Contract):
 
 
 def status(ledger: Ledger) -> LabelStatus | None:
-    """Return how the newest labelling stands, None when there never was one."""
-    if not (sessions := ledger.sessions()):
+    """Return how the newest labelling stands, None when there never was one; the judging of comparisons is none."""
+    if not (sessions := [one for one in ledger.sessions() if not one.artifact_id.startswith(COMPARISON)]):
         return None
     newest = sessions[0]
     waiting = max(0, newest.questions - newest.reused - newest.done)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from core.compare.comparison import LOSS, Compared, Comparison
 from core.compare.difference import CONFIDENCE
+from core.compare.questions import text_of
 from core.compare.scoring import TASKS, Score
+from core.compare.verdicts import JUDGE, Against, Judging
 from core.data.record import Message
 from core.report.page import Page, Section
 from core.report.table import Cell, Column, Table
@@ -19,10 +21,16 @@ _TITLES = {
     "schema_valid": "fits its schema",
     "tool_name": "right tool",
     "tool_arguments": "right arguments",
+    JUDGE: "judge's choice",
 }
 MEANING = (
     "Loss: nats a byte of the hoped-for answers, lower is better; it can be held against that of a model with another "
     "tokenizer. The others: percent of the prompts that ask for it, higher is better. Speed: all prompts together, here."
+)
+JUDGED = (
+    "A judge chose between the two answers to each prompt, in both orders. Won and lost: both orders chose the same answer; tied: "
+    "they did not, or the answers are the same. A judge that tosses a coin agrees with itself in 50 %, and one that is not swayed "
+    "by the place chose what stood first in 50 %."
 )
 
 
@@ -66,9 +74,49 @@ def differences_table(comparison: Comparison) -> Table:
     return Table(title=f"Against {comparison.models[0].name}", columns=columns, rows=rows, notes=(told,))
 
 
+def judge_table(comparison: Comparison, judging: Judging) -> Table:
+    """Return a row a later model: how often the judge chose its answer, and how far the judge can be trusted."""
+    columns = (
+        Column(key="model", title="model"),
+        *(Column(key=key, title=key, align="right") for key in ("won", "tied", "lost")),
+        Column(key="unjudged", title="no verdict", align="right"),
+        Column(key="agreement", title="both orders agree", unit="%", digits=1, align="right"),
+        Column(key="shown_first", title="chose what stood first", unit="%", digits=1, align="right"),
+    )
+    rows = tuple(
+        (model.name, told.won, told.tied, told.lost, told.unjudged, _percent(told.agreement), _percent(told.shown_first))
+        for model, told in zip(comparison.models[1:], judging.against, strict=True)
+    )
+    title = f"Against {comparison.models[0].name}, judged by {judging.judge}"
+    return Table(title=title, columns=columns, rows=rows, notes=(JUDGED, _taken(judging), *_trouble(judging)))
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _taken(judging: Judging) -> str:
+    spent = judging.spent
+    cost = "an unknown cost: label.prices is not set" if judging.cost is None else f"{judging.cost:.4f} {judging.currency}"
+    return (
+        f"The judge's rubric: {judging.rubric} It took {spent.requests} requests, {spent.tokens} tokens, {cost}; "
+        f"{judging.reused} verdicts were known before."
+    )
+
+
+def _trouble(judging: Judging) -> list[str]:
+    return [f"Not all was judged: {judging.trouble}"] if judging.trouble else []
+
+
+def comparison_tables(comparison: Comparison) -> tuple[Table, ...]:
+    """Return all tables of a comparison: what each model is worth, how far it is from the first, what the judge chose."""
+    told = (judge_table(comparison, comparison.judging),) if comparison.judging is not None else ()
+    return (models_table(comparison), differences_table(comparison), *told)
+
+
 def comparison_page(comparison: Comparison) -> Page:
     """Return the comparison as a page: the tables, then every prompt with all answers."""
-    worth = Section(heading="What each is worth", tables=(models_table(comparison), differences_table(comparison)))
+    worth = Section(heading="What each is worth", tables=comparison_tables(comparison))
     names = " and ".join(model.name for model in comparison.models)
     return Page(
         title="Models compared", lead=_lead(comparison), facts=(("models", names),), sections=(worth, *_answers(comparison))
@@ -77,13 +125,14 @@ def comparison_page(comparison: Comparison) -> Page:
 
 def _lead(comparison: Comparison) -> str:
     first = comparison.models[0].name
-    said = []
+    said: list[str] = []
     for model, told in zip(comparison.models[1:], comparison.differences, strict=True):
         better = [_TITLES[one.metric] for one in told if one.verdict == "better"]
         worse = [_TITLES[one.metric] for one in told if one.verdict == "worse"]
         parts = [f"better in {', '.join(better)}"] * bool(better) + [f"worse in {', '.join(worse)}"] * bool(worse)
         few = all(one.verdict == "too few prompts" for one in told)
         alike = "was asked too few prompts to tell it from" if few else "is not clearly different from"
+        alike = alike if told else "has no figure in common with"
         what = f"is {' and '.join(parts)} than" if parts else alike
         said.append(f"{model.name} {what} {first}.")
     return " ".join(said)
@@ -92,27 +141,29 @@ def _lead(comparison: Comparison) -> str:
 def _answers(comparison: Comparison) -> Iterator[Section]:
     for place, question in enumerate(comparison.questions):
         columns = [Column(key="who", title="who"), Column(key="answer", title="answer")]
-        rows: list[tuple[Cell, ...]] = [("hoped for", _said(question.answer))]
+        rows: list[tuple[Cell, ...]] = [("hoped for", text_of(question.answer))]
         for model in comparison.models:
             given = model.answers[place]
-            text = given.trouble or _said(Message(role="assistant", content=given.text, tool_calls=given.tool_calls))
+            text = given.trouble or text_of(Message(role="assistant", content=given.text, tool_calls=given.tool_calls))
             rows.append((model.name, text))
         if question.is_task:
             columns.append(Column(key="right", title="right"))
             judged = ["", *(_judged(model.scores[place]) for model in comparison.models)]
             rows = [(*row, right) for row, right in zip(rows, judged, strict=True)]
-        asked = tuple(f"{message.role}: {_said(message)}" for message in question.messages)
+        if comparison.judging is not None:
+            columns.append(Column(key="judge", title="judge"))
+            chosen = ["", "", *(_chosen(told, place) for told in comparison.judging.against)]
+            rows = [(*row, choice) for row, choice in zip(rows, chosen, strict=True)]
+        asked = tuple(f"{message.role}: {text_of(message)}" for message in question.messages)
         table = Table(title="Answers", columns=tuple(columns), rows=tuple(rows))
         yield Section(heading=f"Prompt {place + 1}, {question.row_id}", text=asked, tables=(table,))
-
-
-def _said(message: Message) -> str:
-    calls = (call.get("function", {}) for call in message.tool_calls)
-    return "\n".join(
-        [message.content] * bool(message.content) + [f"{one.get('name')}({one.get('arguments')})" for one in calls]
-    )
 
 
 def _judged(score: Score) -> str:
     wrong = [_TITLES[name] for name, right in score if right is False]
     return f"no: {', '.join(wrong)}" if wrong else "yes"
+
+
+def _chosen(told: Against, place: int) -> str:
+    outcome = told.outcomes[place]
+    return "no verdict" if outcome is None else f"{outcome} against the first"

@@ -41,7 +41,7 @@ def _without_session(counts: Mapping[State, int]) -> str:
     if not any(counts.values()):
         return "no labelling has asked a teacher yet"
     told = ", ".join(f"{count} {state}" for state, count in counts.items())
-    return f"an earlier edgekiln wrote this ledger and kept no account of sessions; its requests: {told}"
+    return f"no labelling kept an account of itself in this ledger; its requests: {told}"
 
 
 def _table(found: LabelStatus, *, running: bool) -> Table:

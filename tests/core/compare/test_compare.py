@@ -173,6 +173,18 @@ def test_names_that_stand_for_nothing_say_what_may_be_named(workspace: Workspace
     assert found.entrant.gguf == several / "model-Q4_0.gguf"
 
 
+def test_models_of_one_name_are_told_apart() -> None:
+    told = [
+        ("x.gguf", "a/x.gguf"),
+        ("x.gguf", "b/x.gguf"),
+        ("demo:Q8_0", "q8"),
+        ("demo:Q8_0", "q8"),
+        ("x.gguf", "a/x.gguf"),
+    ]
+    found = entrants.told_apart([Entrant(name, Path(path)) for name, path in told])
+    assert [one.name for one in found] == ["a/x.gguf", "b/x.gguf", "demo:Q8_0", "demo:Q8_0 (2)", "a/x.gguf (2)"]
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "said"),
     [
