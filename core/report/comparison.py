@@ -45,8 +45,23 @@ def models_table(comparison: Comparison) -> Table:
         Column(key="speed", title="speed", unit="tokens/s", digits=1, align="right"),
     )
     rows = tuple(_row(model, tasks) for model in comparison.models)
-    title = f"{len(comparison.models)} models on {len(comparison.questions)} prompts of {comparison.asked_from}"
-    return Table(title=title, columns=columns, rows=rows, notes=(MEANING,))
+    asked = len(comparison.questions)
+    title = f"{len(comparison.models)} models on {_prompts(asked)} of {comparison.asked_from}"
+    return Table(title=title, columns=columns, rows=rows, notes=(MEANING, *_left_out(comparison)))
+
+
+def _prompts(count: int) -> str:
+    return f"{count} prompt{'s' * (count != 1)}"
+
+
+def _left_out(comparison: Comparison) -> Iterator[str]:
+    """Yield what the figures of a model do not cover: prompts it did not answer, hoped-for answers that were not scored."""
+    for model in comparison.models:
+        silent = [given.trouble for given in model.answers if given.trouble is not None]
+        if silent:
+            yield f"{model.name} gave no answer to {_prompts(len(silent))}, the first: {silent[0]}"
+        if unscored := sum(given.nats is None for given in model.answers):
+            yield f"{model.name} has no loss on {_prompts(unscored)}: no text was hoped for, or it is too long"
 
 
 def _row(model: Compared, tasks: list[str]) -> tuple[Cell, ...]:

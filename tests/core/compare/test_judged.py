@@ -234,6 +234,16 @@ def test_the_report_tells_who_judged_how_far_it_can_be_trusted_and_what_it_took(
     assert "<script>x" not in page
 
 
+def test_what_a_model_s_figures_do_not_cover_is_told() -> None:
+    made = comparison(["said", "said"], ["said", "said"])
+    silent = made.models[1].answers[0].model_copy(update={"text": "", "trouble": "the prompt has 9000 tokens"})
+    other = made.models[1].model_copy(update={"answers": (silent, made.models[1].answers[1])})
+    told = render(comparison_tables(made.model_copy(update={"models": (made.models[0], other)}))[0], "json")
+    assert "m1 gave no answer to 1 prompt, the first: the prompt has 9000 tokens" in told
+    assert "m1 has no loss on 2 prompts" in told
+    assert "m1 has no figure in common with m0." in page_html(comparison_page(made))
+
+
 def test_a_judging_is_no_labelling_for_its_status(workspace: Workspace, judge: Judge) -> None:
     judged(comparison(WRONG, BETTER), seated(judge), workspace, ignore)
     with open_ledger(workspace.ledger("label")) as ledger:
