@@ -22,6 +22,17 @@ def _endpoint(url: str) -> str:
     return url
 
 
+_TOKEN = re.compile(
+    r"(hf|gh[pousr]|npm|(sk|rk)_(live|test))_(?=\w*[0-9])(?=\w*[a-z])[A-Za-z0-9]{16,}|github_pat_\w{16,}|(AKIA|ASIA)[0-9A-Z]{16}"
+)
+
+
+def _no_token(name: str) -> str:
+    if _TOKEN.fullmatch(name):
+        raise ValueError("is a token, as it looks: put it into a variable and give the variable's NAME")
+    return name
+
+
 def _no_journal(name: str) -> str:
     if name.casefold() == "journal":  # current/journal.json is the promotion's own file
         raise ValueError("is taken by edgekiln itself")
@@ -59,7 +70,7 @@ def _publish_address(address: str) -> str:
     return address
 
 
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_no_token)]
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,79}$"), AfterValidator(_no_journal)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint)]
 BucketUrl = Annotated[str, AfterValidator(_bucket_url)]

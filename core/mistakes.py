@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from pydantic import BaseModel
@@ -9,6 +10,9 @@ from pydantic_core import ErrorDetails
 
 _SHOWN_CHARS = 200
 _SECRETIVE = ("_env", "_envs", "url")  # a value put here by mistake may be the secret itself, so it is never repeated
+_CREDENTIAL = re.compile(
+    r"\bhf_\w+|(?<=[?&=])[^\s&='\"]{16,}|(?<=//)[^/\s@]*@"
+)  # a token, a value in a query, user and password
 _PLAIN_WORDS = {"tuple_type": "is no list", "model_type": "is no section of keys", "string_type": "is no text"}
 
 
@@ -27,7 +31,7 @@ def describe(detail: ErrorDetails, hint: Callable[[str], str]) -> str:
     secretive = any(str(part).endswith(_SECRETIVE) for part in detail["loc"])
     if secretive or isinstance(detail["input"], Mapping | BaseModel):
         return f"{key}: {why}"
-    return f"{key}={shortened(repr(detail['input']))}: {why}"
+    return f"{key}={shortened(_CREDENTIAL.sub('<hidden>', repr(detail['input'])))}: {why}"
 
 
 def shortened(text: str) -> str:

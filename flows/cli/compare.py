@@ -74,15 +74,11 @@ def compare(
     """
     from core.compare.judged import judged
     from core.compare.questions import of_file
-    from core.errors import UsageError
     from core.report.comparison import comparison_page, comparison_tables
     from core.report.page import page_html
     from core.workspace import locked
 
-    if prompts < 1 or max_tokens < 1:
-        raise UsageError(f"--prompts {prompts}, --max-tokens {max_tokens}: both are >= 1", remedy="Name more.")
-    if html is not None:
-        may_write(html, "--html")
+    _may_be_asked(prompts, max_tokens, html)
     sink = begin(common)
     chosen = _jury(jury, sink)
     asked = of_file(rows, prompts) if rows is not None else None
@@ -94,6 +90,15 @@ def compare(
     answer(common, made.model_dump(mode="json"), "\n".join(map(drawn, comparison_tables(made))).rstrip("\n"))
     if trouble is not None:
         raise trouble
+
+
+def _may_be_asked(prompts: int, max_tokens: int, html: Path | None) -> None:
+    from core.errors import UsageError
+
+    if prompts < 1 or max_tokens < 1:
+        raise UsageError(f"--prompts {prompts}, --max-tokens {max_tokens}: both are >= 1", remedy="Name more.")
+    if html is not None:
+        may_write(html, "--html")
 
 
 def _jury(asked: Jurors, sink: OnEvent) -> Jury | None:

@@ -216,6 +216,11 @@ def test_a_training_that_could_not_be_exported_as_asked_is_refused_at_once(chang
         "label.base_url=http://user:hunter2hunter2@teacher.example/v1",
         "label.api_key_env=sk-hunter2hunter2",
         "alerts.url_envs=[slack://hunter2hunter2]",
+        "publish.to=hf://ada:hf_hunter2hunter2@x/tutor",
+        "publish.to=hf://ada/tutor?token=hunter2hunter2hunter2",
+        "publish.to=s3://AKIAX:hunter2hunter2@bucket/models",
+        "publish.token_env=hf_hunter2hunter2hunter2",
+        "label.api_key_env=ghp_hunter2hunter2hunter2",
     ],
 )
 def test_a_secret_in_the_wrong_place_is_refused_and_not_repeated(profile: str, change: str) -> None:
