@@ -15,6 +15,7 @@ from core.compare.questions import Question, have_tasks
 from core.compare.scoring import TASKS, Score, score, shares
 from core.compare.verdicts import Judging
 from core.contract import Contract, Sha256
+from core.errors import UsageError
 from core.events import OnEvent, ignore
 from core.files import sha256_of
 from core.toolchain import Toolchain
@@ -84,7 +85,7 @@ def compare(
 
 
 def _compared(entrant: Entrant, questions: Sequence[Question], setting: Setting, on_event: OnEvent) -> Compared:
-    digest = sha256_of(entrant.gguf)
+    digest = _digest(entrant.gguf)
     generates = setting.generates or have_tasks(questions)
     request = AskRequest(
         gguf=str(entrant.gguf),
@@ -105,6 +106,13 @@ def _compared(entrant: Entrant, questions: Sequence[Question], setting: Setting,
         answers=answers.given,
         scores=scores,
     )
+
+
+def _digest(gguf: Path) -> str:
+    try:
+        return sha256_of(gguf)
+    except OSError as error:
+        raise UsageError(f"{gguf} cannot be read: {error.strerror}", remedy="Name a file you may read.") from error
 
 
 def _metrics(questions: Sequence[Question], answers: Answers, scores: Sequence[Score]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from core.events import Event, Progress, ignore
 from core.report.comparison import comparison_page, differences_table, models_table
 from core.report.page import page_html
 from core.report.render import render
+from core.toolchain import Toolchain
 from core.workspace import Workspace
 
 FACTS = {
@@ -171,6 +172,14 @@ def test_names_that_stand_for_nothing_say_what_may_be_named(workspace: Workspace
             entrants.find(name, workspace, kept, toolchain, ignore)
     found = entrants.find(f"{several}:Q4_0", workspace, kept, toolchain, ignore)
     assert found.entrant.gguf == several / "model-Q4_0.gguf"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    shut = tmp_path / "shut.gguf"
+    shut.symlink_to("/proc/self/mem")  # whose first bytes nobody may read, root neither
+    setting = Setting(folder=tmp_path, toolchain=Toolchain.model_construct(), max_tokens=1, timeout_s=1)
+    with pytest.raises(UsageError, match=r"/shut\.gguf cannot be read: Input/output error"):
+        compare([Entrant("shut", shut)] * 2, (), "facts", setting)
 
 
 def test_models_of_one_name_are_told_apart() -> None:
