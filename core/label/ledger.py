@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from core.label.entries import Entry, SessionRow, Spent, State, entry_of, packed
 from core.label.ledger_errors import sqlite_errors
 from core.label.request import Reply, Request
 
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 _BUSY_TIMEOUT_S = 30.0
 _READ_AT_ONCE = 500
 _BESIDE_BYTES = 1 << 16  # the -shm has 32 KiB at first
@@ -66,7 +67,7 @@ _SPENT_INDEX = """
 CREATE INDEX requests_spent ON requests
     (session, state, sent, prompt_tokens, completion_tokens, cost, latency_ms)
 """
-_RECENT_INDEX = "CREATE INDEX requests_recent ON requests (session, finished_at) WHERE state = 'answered'"
+_RECENT_INDEX = "CREATE INDEX requests_recent ON requests (session, answered_s) WHERE state = 'answered'"
 _UPGRADES: dict[int, tuple[str, ...]] = {  # by the version they lead to
     2: ("ALTER TABLE requests ADD COLUMN tool_calls TEXT",),
     3: (
@@ -75,8 +76,10 @@ _UPGRADES: dict[int, tuple[str, ...]] = {  # by the version they lead to
         "ALTER TABLE requests ADD COLUMN session INTEGER",
         "ALTER TABLE requests ADD COLUMN logprobs BLOB",
         _SPENT_INDEX,
-        _RECENT_INDEX,
+        "CREATE INDEX requests_recent ON requests (session, finished_at) WHERE state = 'answered'",
     ),
+    # by the session's own clock: the wall's jumps (suspend, NTP)
+    4: ("ALTER TABLE requests ADD COLUMN answered_s REAL", "DROP INDEX requests_recent", _RECENT_INDEX),
 }
 
 
@@ -88,6 +91,7 @@ class Ledger:
         self._path = path
         self._lock = threading.Lock()
         self._session: int | None = None
+        self._began_s = 0.0
 
     def find(self, key: str) -> Entry | None:
         """Return how a request stands, None when it was never sent."""
@@ -116,7 +120,7 @@ class Ledger:
         self._execute(
             "UPDATE requests SET state = 'answered', answer = ?, finish_reason = ?, prompt_tokens = ?,"
             " completion_tokens = ?, latency_ms = ?, tool_calls = ?, logprobs = ?, cost = ?, error = NULL, code = NULL,"
-            " attempts = attempts + 1, finished_at = ? WHERE key = ? AND state <> 'answered'",
+            " attempts = attempts + 1, finished_at = ?, answered_s = ? WHERE key = ? AND state <> 'answered'",
             reply.text,
             reply.finish_reason,
             reply.prompt_tokens,
@@ -126,6 +130,7 @@ class Ledger:
             packed(reply.logprobs),
             cost,
             _now(),
+            time.perf_counter() - self._began_s if self._session is not None else None,
             key,
         )
 
@@ -171,6 +176,7 @@ class Ledger:
             questions,
             reused,
         )
+        self._began_s = time.perf_counter()
 
     def tell(self, done: int, ended: str | None = None) -> None:
         """Write down how many questions of the session are done, and at last how it ended."""
@@ -197,14 +203,18 @@ class Ledger:
         )
         return Spent.model_validate(dict(zip(Spent.model_fields, figures, strict=True)))
 
-    def recent(self, session: int, most: int) -> list[datetime]:
-        """Return when the newest answers of a session came, the newest first."""
+    def recent(self, session: int, most: int) -> list[float]:
+        """Return when the newest answers of a session came, the newest first, in seconds of the session's own clock.
+
+        That one goes on evenly whatever is done to the clock on the wall, and stands while the machine sleeps.
+        """
         rows = self._execute(
-            "SELECT finished_at FROM requests WHERE session = ? AND state = 'answered' ORDER BY finished_at DESC LIMIT ?",
+            "SELECT answered_s FROM requests WHERE session = ? AND state = 'answered' AND answered_s IS NOT NULL"
+            " ORDER BY answered_s DESC LIMIT ?",
             session,
             most,
         )
-        return [datetime.fromisoformat(moment) for (moment,) in rows]
+        return [moment_s for (moment_s,) in rows]
 
     def failed(self, most: int) -> list[dict[str, Any]]:
         """Return the requests that came to nothing: key, code, error, sent, finished_at and the last message."""

@@ -36,7 +36,8 @@ _MERGE = (
     " latency_ms = excluded.latency_ms, tool_calls = excluded.tool_calls, logprobs = excluded.logprobs,"
     " cost = excluded.cost, sent = excluded.sent + iif(state = 'answered', 0, sent),"
     " attempts = excluded.attempts + iif(state = 'answered', 0, attempts),"
-    " first_sent_at = excluded.first_sent_at, finished_at = excluded.finished_at, session = excluded.session, error = NULL, code = NULL"
+    " first_sent_at = excluded.first_sent_at, finished_at = excluded.finished_at, session = excluded.session,"
+    " answered_s = NULL, error = NULL, code = NULL"
     " WHERE state <> 'answered' OR (excluded.finished_at, excluded.answer) > (finished_at, answer)"
 )
 

@@ -81,8 +81,8 @@ def _ended(found: LabelStatus) -> str:
 
 
 def _range(found: LabelStatus) -> str:
-    if found.eta_soonest_s is None or found.eta_latest_s is None:
-        return "unknown: too few answers yet"
+    if found.eta_unknown is not None:
+        return f"unknown: {found.eta_unknown}"
     soonest, latest = (f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s" for seconds in _ends(found))
     return soonest if soonest == latest else f"{soonest} to {latest}"
 

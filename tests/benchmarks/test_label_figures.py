@@ -94,13 +94,19 @@ def _million(path: Path) -> None:
     connection.execute("PRAGMA synchronous = OFF")
     text = '{"messages": [{"role": "user", "content": "' + "a question of some length " * 20 + '"}]}'
     rows = (
-        (f"{number:064x}", text, _REPLY.text, f"2026-01-01T{number // 41667:02}:{number // 695 % 60:02}:00.000+00:00")
+        (
+            f"{number:064x}",
+            text,
+            _REPLY.text,
+            f"2026-01-01T{number // 41667:02}:{number // 695 % 60:02}:00.000+00:00",
+            number / 12,
+        )
         for number in range(MILLION)
     )
     connection.executemany(
         "INSERT INTO requests (key, state, teacher, request, answer, finish_reason, prompt_tokens, completion_tokens,"
-        " latency_ms, sent, attempts, first_sent_at, finished_at, session, cost)"
-        " VALUES (?, 'answered', 'endpoint:test', ?, ?, 'stop', 30, 24, 9.0, 1, 1, '2026-01-01', ?, 1, 0.001)",
+        " latency_ms, sent, attempts, first_sent_at, finished_at, answered_s, session,"
+        " cost) VALUES (?, 'answered', 'endpoint:test', ?, ?, 'stop', 30, 24, 9.0, 1, 1, '2026-01-01', ?, ?, 1, 0.001)",
         rows,
     )
     connection.commit()

@@ -170,7 +170,7 @@ def test_a_ledger_from_the_future_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(ArtifactError, match="version 7 > 3"), open_ledger(path):
+    with pytest.raises(ArtifactError, match="version 7 > 4"), open_ledger(path):
         pass
 
 
@@ -190,7 +190,7 @@ def test_a_ledger_of_the_first_version_keeps_its_answers(tmp_path: Path) -> None
     connection = sqlite3.connect(path)
     connection.execute("DROP INDEX requests_spent")
     connection.execute("DROP INDEX requests_recent")
-    for column in ("tool_calls", "code", "cost", "session", "logprobs"):
+    for column in ("tool_calls", "code", "cost", "session", "logprobs", "answered_s"):
         connection.execute(f"ALTER TABLE requests DROP COLUMN {column}")
     connection.execute("DROP TABLE sessions")
     connection.execute("PRAGMA user_version = 1")

@@ -31,7 +31,7 @@ def _reply() -> Reply:
     return Reply(text="Because.", finish_reason="stop", prompt_tokens=5, completion_tokens=2, latency_ms=1.5)
 
 
-def _written(path: Path, version: int = 3) -> Path:
+def _written(path: Path, version: int = 4) -> Path:
     """Write a ledger with an answered and a failed request, as an edgekiln of that version did."""
     with open_ledger(path) as ledger:
         ledger.start("artifact", "t", questions=3, reused=0)
@@ -40,17 +40,18 @@ def _written(path: Path, version: int = 3) -> Path:
         ledger.begin(_request("How?"))
         ledger.fail(_request("How?").key, "status 500")
         ledger.tell(2, "done")
-    if version < 3:
-        lacks = ["code", "cost", "session", "logprobs", *(["tool_calls"] if version < 2 else [])]
-        connection = sqlite3.connect(path)
-        for index in ("requests_spent", "requests_recent"):
-            connection.execute(f"DROP INDEX {index}")
-        for column in lacks:
+    connection = sqlite3.connect(path)
+    for index in ("requests_spent", "requests_recent") if version < 4 else ():
+        connection.execute(f"DROP INDEX {index}")
+    if version == 3:
+        connection.execute("CREATE INDEX requests_recent ON requests (session, finished_at) WHERE state = 'answered'")
+    for came_in, columns in ((2, ["tool_calls"]), (3, ["code", "cost", "session", "logprobs"]), (4, ["answered_s"])):
+        for column in columns if version < came_in else ():
             connection.execute(f"ALTER TABLE requests DROP COLUMN {column}")
-        for table in ("sessions", "discarded"):
-            connection.execute(f"DROP TABLE {table}")
-        connection.execute(f"PRAGMA user_version = {version}")
-        connection.close()
+    for table in ("sessions", "discarded") if version < 3 else ():
+        connection.execute(f"DROP TABLE {table}")
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
     return path
 
 
@@ -84,7 +85,7 @@ def _bytes(path: Path) -> tuple[bytes, int]:
     return path.read_bytes(), path.stat().st_mtime_ns
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_a_reader_reads_every_version_and_changes_none(tmp_path: Path, version: int) -> None:
     path = _written(tmp_path / "l.sqlite", version)
     before = _bytes(path)
@@ -92,11 +93,25 @@ def test_a_reader_reads_every_version_and_changes_none(tmp_path: Path, version: 
         assert ledger.counts() == {"waiting": 0, "answered": 1, "failed": 1}
         assert ledger.find(_request().key).reply == _reply()
         records = {record["key"]: record for record in ledger.records()}
-        assert records[_request().key]["cost"] == (0.5 if version == 3 else None)
+        assert records[_request().key]["cost"] == (0.5 if version >= 3 else None)
         (failed,) = ledger.failed(9)
         assert (failed["error"], failed["asked"]) == ("status 500", "How?")
-        assert (status(ledger) is not None) == (version == 3)
+        assert (status(ledger) is not None) == (version >= 3)
     assert _bytes(path) == before
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_ledger_of_every_version_is_gone_on_with(tmp_path: Path, version: int) -> None:
+    path = _written(tmp_path / "l.sqlite", version)
+    for number in range(2):
+        with open_ledger(path) as ledger:
+            assert ledger.find(_request().key).reply == _reply()
+            ledger.start("artifact", "t", questions=9, reused=1)
+            ledger.begin(_request(f"More {number}?"))
+            ledger.commit(_request(f"More {number}?").key, _reply())
+            assert ledger.counts()["answered"] == 2 + number
+            (newest, *_) = ledger.sessions()
+            assert len(ledger.recent(newest.session, 9)) == 1
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
