@@ -16,7 +16,7 @@ from typing import Any
 
 from core.errors import ArtifactError, ArtifactMissing
 from core.label.entries import Entry, SessionRow, Spent, State, entry_of, packed, reply_of
-from core.label.ledger_errors import sqlite_errors
+from core.label.ledger_errors import must_be_file, row_errors, sqlite_errors
 from core.label.request import Reply, Request
 
 _SCHEMA_VERSION = 4
@@ -88,7 +88,7 @@ class Ledger:
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
-        self._path = path
+        self.path = path
         self._lock = threading.Lock()
         self._session: int | None = None
         self._began_s = 0.0
@@ -100,7 +100,8 @@ class Ledger:
             " latency_ms, tool_calls, logprobs FROM requests WHERE key = ?",
             key,
         )
-        return entry_of(rows[0]) if rows else None
+        with row_errors(self.path, "requests", "key", key):
+            return entry_of(rows[0]) if rows else None
 
     def begin(self, request: Request) -> None:
         """Write a request as waiting, before it is sent."""
@@ -149,7 +150,7 @@ class Ledger:
         """Let answers be asked for again and return how many; what they were and cost stays in the ledger."""
         found = 0
         for key in keys:
-            with self._lock, sqlite_errors(self._path), _transaction(self._connection):
+            with self._lock, sqlite_errors(self.path), _transaction(self._connection):
                 moved = self._connection.execute(
                     "INSERT INTO discarded SELECT key, answer, finish_reason, prompt_tokens, completion_tokens, cost, ?"
                     " FROM requests WHERE key = ? AND state = 'answered'",
@@ -190,7 +191,11 @@ class Ledger:
             "SELECT session, artifact_id, teacher, started_at, seen_at, ended, questions, reused, done FROM sessions"
             " ORDER BY session DESC"
         )
-        return [SessionRow.model_validate(dict(zip(SessionRow.model_fields, row, strict=True))) for row in rows]
+        return [self._session_row(row) for row in rows]
+
+    def _session_row(self, row: tuple[Any, ...]) -> SessionRow:
+        with row_errors(self.path, "sessions", "session", row[0]):
+            return SessionRow.model_validate(dict(zip(SessionRow.model_fields, row, strict=True)))
 
     def spent(self, artifact_id: str) -> Spent:
         """Return what all sessions of one labelling took, killed ones too."""
@@ -226,7 +231,11 @@ class Ledger:
             " ORDER BY finished_at DESC LIMIT ?",
             most,
         )
-        return [{**dict(zip(names, row, strict=False)), "asked": _last_message(row[-1])} for row in rows]
+        return [{**dict(zip(names, row, strict=False)), "asked": self._last_message(row[0], row[-1])} for row in rows]
+
+    def _last_message(self, key: str, request: str) -> str:
+        with row_errors(self.path, "requests", "key", key):
+            return str(json.loads(request)["messages"][-1]["content"])
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield every request with its answer, in the order of the keys, a few at a time."""
@@ -240,7 +249,8 @@ class Ledger:
             _READ_AT_ONCE,
         ):
             for row in rows:
-                reply = reply_of(row[len(names) :])
+                with row_errors(self.path, "requests", "key", row[0]):
+                    reply = reply_of(row[len(names) :])
                 record = dict(zip(names, row, strict=False))
                 yield {**record, "reply": reply.model_dump(mode="json") if reply else None}
             key = rows[-1][0]
@@ -251,7 +261,7 @@ class Ledger:
         return {state: found.get(state, 0) for state in ("waiting", "answered", "failed")}
 
     def _execute(self, sql: str, *values: object) -> list[Any]:
-        with self._lock, sqlite_errors(self._path):
+        with self._lock, sqlite_errors(self.path):
             return self._connection.execute(sql, values).fetchall()
 
 
@@ -262,6 +272,7 @@ def open_ledger(path: Path) -> Iterator[Ledger]:
     Every statement is its own transaction. WAL with `synchronous=FULL` syncs each commit (0.15 ms on an SSD, against
     answers that take a second): an answer that was paid for outlives a power cut, not only a kill.
     """
+    must_be_file(path)
     with sqlite_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with _connected(path, f"{path.absolute().as_uri()}?mode=rwc") as connection:
@@ -302,6 +313,7 @@ def _is_sealed(path: Path) -> bool:
 
 
 def _must_exist(path: Path) -> None:
+    must_be_file(path)
     if not path.exists():
         raise ArtifactMissing(
             f"there is no ledger at {path}: no teacher was asked in this workspace",
@@ -366,10 +378,6 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     with connection:  # commits, or rolls back when it is left by an error
         connection.execute("BEGIN IMMEDIATE")
         yield
-
-
-def _last_message(request: str) -> str:
-    return str(json.loads(request)["messages"][-1]["content"])
 
 
 def _now() -> str:

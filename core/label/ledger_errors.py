@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from core.errors import ArtifactError, DiskFull, EdgekilnError, WorkspaceUnwritable
 
+_TOLD_CHARS = 160
 _PRIMARY = 0xFF  # an extended result code holds the plain one in its low byte
 
 
@@ -23,6 +26,33 @@ def sqlite_errors(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY
         raise _meaning(path, code, str(error)) from error
+
+
+@contextmanager
+def row_errors(path: Path, table: str, column: str, value: str | int) -> Iterator[None]:
+    """Raise what goes wrong while a row is read as an ArtifactError that names it, as one bad row is no lost ledger."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, IndexError, zlib.error) as error:
+        named = repr(value) if isinstance(value, str) else value
+        deletion = f"DELETE FROM {table} WHERE {column} = {named}"  # noqa: S608 - told, not run
+        raise ArtifactError(
+            f"the ledger {path} is damaged: {table.removesuffix('s')} {str(value)[:12]} cannot be read:"
+            f" {' '.join(str(error).split())[:_TOLD_CHARS]}",
+            remedy="Put back a copy of that file, or take out that row alone, and the same command goes on without it:"
+            f' sqlite3 {shlex.quote(str(path))} "{deletion}"',
+        ) from error
+
+
+def must_be_file(path: Path) -> None:
+    """Refuse what no ledger can be in: SQLite would wait for the other end of a pipe, and blame the disk."""
+    if path.is_symlink() and not path.exists():
+        raise ArtifactError(
+            f"{path} is a link to {path.readlink()}, which is not there",
+            remedy="Put the ledger back or mount its disk; without the link a new one is begun and its prompts are asked once more.",
+        )
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ArtifactError(f"{path} is no regular file, so no ledger", remedy="Move it away and run again.")
 
 
 def _meaning(path: Path, code: int, told: str) -> EdgekilnError:
@@ -44,7 +74,8 @@ def _meaning(path: Path, code: int, told: str) -> EdgekilnError:
         )
     return ArtifactError(
         f"the ledger {path} cannot be used: {told}",
-        remedy="Move that file away and run again; its prompts are then asked once more.",
+        remedy="Put back a copy of that file if there is one. Else move it away, keep it, and run again: its prompts are"
+        " then asked once more.",
     )
 
 

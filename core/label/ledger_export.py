@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from core.files import disk_full_is_an_error, write_json_lines
 from core.label.ledger import Ledger
+from core.label.ledger_errors import row_errors
 
 ENDINGS = (".jsonl", ".parquet")
 
@@ -41,7 +42,12 @@ def export_ledger(ledger: Ledger, output: Path) -> int:
 
 
 def _write_lines(ledger: Ledger, path: Path) -> int:
-    return write_json_lines(path, ({**record, "request": json.loads(record["request"])} for record in ledger.records()))
+    return write_json_lines(path, (_parsed(record, ledger.path) for record in ledger.records()))
+
+
+def _parsed(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    with row_errors(path, "requests", "key", record["key"]):
+        return {**record, "request": json.loads(record["request"])}
 
 
 def _write_parquet(ledger: Ledger, path: Path) -> int:

@@ -17,6 +17,7 @@ import pytest
 from core.data.record import Message
 from core.errors import ArtifactError, ArtifactMissing, WorkspaceUnwritable
 from core.label.ledger import open_ledger, read_ledger
+from core.label.ledger_export import export_ledger
 from core.label.request import Reply, Request
 from core.label.status import status
 
@@ -220,3 +221,80 @@ def test_a_name_with_signs_of_an_address_is_a_name(tmp_path: Path) -> None:
     with read_ledger(_written(folder / "l.sqlite")) as ledger:
         assert ledger.counts()["answered"] == 1
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+ROTTEN = {
+    "tool_calls": "'[broken'",
+    "logprobs": "x'00112233'",
+    "finish_reason": "NULL",
+    "prompt_tokens": "NULL",
+    "latency_ms": "NULL",
+    "request": "'{broken'",
+}
+
+
+@pytest.mark.parametrize("column", ROTTEN)
+def test_a_row_that_cannot_be_read_is_named_with_what_to_do_about_it(tmp_path: Path, column: str) -> None:
+    path = _written(tmp_path / "l.sqlite")
+    connection = sqlite3.connect(path)
+    connection.execute(f"UPDATE requests SET {column} = {ROTTEN[column]}")
+    connection.commit()
+    connection.close()
+    looks = {"failed": lambda ledger: ledger.failed(9), "jsonl": lambda ledger: export_ledger(ledger, tmp_path / "o.jsonl")}
+    if column != "request":
+        looks = {"find": lambda ledger: ledger.find(_request().key), "records": lambda ledger: list(ledger.records())}
+    for name, look in looks.items():
+        with read_ledger(path) as ledger, pytest.raises(ArtifactError, match="cannot be read") as raised:
+            look(ledger)
+        assert str(path) in raised.value.problem, name
+        assert "DELETE FROM requests WHERE key = '" in raised.value.remedy
+    for key in (_request().key, _request("How?").key):  # what the remedy says helps
+        connection = sqlite3.connect(path)
+        connection.execute(f"DELETE FROM requests WHERE key = '{key}'")
+        connection.commit()
+        connection.close()
+    with open_ledger(path) as ledger:
+        assert ledger.find(_request().key) is None
+
+
+def test_a_session_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = _written(tmp_path / "l.sqlite")
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE sessions SET started_at = 'yesterday'")
+    connection.commit()
+    connection.close()
+    with read_ledger(path) as ledger, pytest.raises(ArtifactError, match="session 1 cannot be read") as raised:
+        status(ledger)
+    assert "DELETE FROM sessions WHERE session = 1" in raised.value.remedy
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("door", [open_ledger, read_ledger])
+def test_what_is_no_file_is_not_waited_for_and_not_blamed_on_the_disk(tmp_path: Path, door) -> None:
+    pipe, link = tmp_path / "pipe.sqlite", tmp_path / "link.sqlite"
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "nowhere" / "l.sqlite")
+    with pytest.raises(ArtifactError, match=r"pipe\.sqlite is no regular file"), door(pipe):
+        pass
+    with (
+        pytest.raises(ArtifactError, match=r"link\.sqlite is a link to .*nowhere/l\.sqlite, which is not there"),
+        door(link),
+    ):
+        pass
+
+
+def test_a_ledger_that_lies_elsewhere_is_followed(tmp_path: Path) -> None:
+    _written(tmp_path / "l.sqlite")
+    (tmp_path / "link.sqlite").symlink_to(tmp_path / "l.sqlite")
+    with open_ledger(tmp_path / "link.sqlite") as ledger:
+        assert ledger.counts()["answered"] == 1
+
+
+def test_a_damaged_ledger_is_not_to_be_thrown_away_lightly(tmp_path: Path) -> None:
+    path = _written(tmp_path / "l.sqlite")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    for door in (open_ledger, read_ledger):
+        with pytest.raises(ArtifactError, match="malformed") as raised, door(path) as ledger:
+            ledger.counts()
+        assert "Put back a copy" in raised.value.remedy
