@@ -24,6 +24,9 @@ _TOLD_CHARS = 300
 _STUTTER = re.compile(r"(?<=^status \d{3}): Error code: \d{3}")  # the client's own words for the status
 _NO_KEY = "none"  # local servers take any; the client wants some
 _FILTERS = ("content_filter", "content policy", "content_policy", "moderation", "flagged")
+_STRUCTURE = (
+    "response_format"  # vLLM, llama-server and Ollama (its `format`) hold the answer to it; others ignore or refuse it
+)
 _TOO_MANY = 429
 _BUSY_S = 1.0
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
@@ -106,11 +109,11 @@ class EndpointTeacher:
         if request.tools:
             arguments["tools"] = list(request.tools)
         if request.answer_schema is not None:
-            arguments["response_format"] = {
+            arguments[_STRUCTURE] = {
                 "type": "json_schema",
                 "json_schema": {"name": "answer", "schema": request.answer_schema},
             }
-        own = request.extra_body
+        own = {name: value for name, value in request.extra_body.items() if name != _STRUCTURE or name in arguments}
         kept = {name: value for name, value in arguments.items() if name not in own}
         return kept | {"extra_body": {name: value for name, value in own.items() if value is not None}}
 

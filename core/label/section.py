@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from core.field_types import EndpointUrl, VariableName
 from core.section import Operational, Section
 
-_SENT = frozenset({"messages", "model", "n", "stream", "tools", "response_format", "logprobs", "top_logprobs"})
+_SENT = frozenset({"messages", "model", "n", "stream", "tools", "logprobs", "top_logprobs"})
 _MAX_SEED = 2**32 - 1  # what numpy takes
 
 
@@ -69,7 +69,8 @@ class LabelConfig(Section):
     )
     extra_body: dict[str, Any] = Field(
         default_factory=dict,
-        description="Fields of the endpoint's own, sent with each request; null leaves out max_tokens, temperature or seed",
+        description="Fields of the endpoint's own, sent with each request; null leaves out max_tokens, temperature or seed."
+        " response_format takes the place of the row's schema where there is one",
     )
     temperature: float = Field(default=0.0, ge=0, le=2)
     max_tokens: int = Field(default=96, ge=1, le=8192, description="Completion tokens at most")

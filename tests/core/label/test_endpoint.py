@@ -233,7 +233,24 @@ def test_a_field_that_is_null_in_extra_body_is_left_out_and_others_take_the_plac
     assert (sent["max_completion_tokens"], sent["temperature"]) == (50, 1.0)
 
 
-@pytest.mark.parametrize("field", ["stream", "n", "messages", "model"])
+@pytest.mark.parametrize("structure", [None, {"type": "json_object"}])
+def test_an_endpoint_that_refuses_schemas_is_asked_without_and_only_where_there_is_one(ask, server, structure) -> None:
+    own = {"extra_body": {"response_format": structure}}
+    assert isinstance(ask(REQUEST.model_copy(update=own)), Reply)
+    assert "response_format" not in server.sent[-1].body
+    assert isinstance(ask(REQUEST.model_copy(update=own | {"answer_schema": {"type": "object"}})), Reply)
+    assert server.sent[-1].body.get("response_format") == structure
+
+
+def test_a_schema_is_sent_as_openai_and_ollama_read_it(ask, server) -> None:
+    schema = {"type": "object", "required": ["n"]}
+    assert isinstance(ask(REQUEST.model_copy(update={"answer_schema": schema})), Reply)
+    # Ollama takes the schema inside as its own `format`; llama-server makes a grammar of it
+    sent = server.sent[-1].body["response_format"]
+    assert (sent["type"], sent["json_schema"]["schema"]) == ("json_schema", schema)
+
+
+@pytest.mark.parametrize("field", ["stream", "n", "messages", "model", "tools"])
 def test_what_edgekiln_says_itself_is_no_field_of_the_endpoint_s_own(config, field: str) -> None:
     with pytest.raises(ValueError, match=field):
         LabelConfig.model_validate(config.model_dump() | {"extra_body": {field: True}})
