@@ -83,7 +83,7 @@ def bench_of(config: LabelConfig, on_event: OnEvent, beside: Path | None) -> Ben
 def seat(judge: Judge, config: LabelConfig, on_event: OnEvent, beside: Path | None) -> Bench:
     """Return a judge that is asked as a labelling asks; BadConfig for one that cannot be."""
     own = {"teacher": judge.teacher, "backend": judge.backend, "base_url": judge.base_url, "api_key_env": judge.api_key_env}
-    plain = {"temperature": 0.0, "samples": Samples(), "top_logprobs": 0, "extra_body": {}, "prices": None}
+    plain = {"temperature": 0.0, "samples": Samples(), "top_logprobs": 0, "extra_body": {}, "prices": judge.prices}
     settings = config.model_copy(update={**own, **plain})
     return Bench(judge, choose(settings, on_event, beside).identity, settings)
 

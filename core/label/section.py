@@ -39,6 +39,7 @@ class Judge(Section):
     api_key_env: Annotated[VariableName | None, Operational] = Field(
         default=None, description="NAME of the variable with the key"
     )
+    prices: Annotated[Prices | None, Operational] = Field(default=None, description="What the judge's tokens cost")
     rubric: str = Field(
         default="Choose the answer that is right, complete and clear, in this order; of equally good ones the shorter.",
         min_length=1,
@@ -122,4 +123,12 @@ class LabelConfig(Section):
             raise ValueError(f"extra_body may not hold {', '.join(taken)}: edgekiln says that itself")
         if self.extra_body and self.backend != "openai":
             raise ValueError(f"extra_body is for an endpoint, backend is {self.backend}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_currency(self) -> Self:
+        judge = self.samples.judge
+        currencies = {prices.currency for prices in (self.prices, judge and judge.prices) if prices}
+        if len(currencies) > 1:
+            raise ValueError(f"prices and samples.judge.prices are in two currencies, {' and '.join(sorted(currencies))}")
         return self

@@ -690,6 +690,31 @@ def test_what_a_judge_takes_counts_for_the_budget_where_all_answers_were_there_b
         assert ledger.spent(judged.artifact_id).requests == 1
 
 
+def test_what_a_judge_costs_is_counted_by_its_own_prices_and_stops_at_the_budget(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.script = {
+        "Answer 1:": [step(text='{"best": 2}')] * 4,
+        **{f"Question 00{n}?": [step(text="One."), step(text="Two.")] for n in range(4)},
+    }
+    prices = {"prompt_per_million": 1.0, "completion_per_million": 1.0}
+    dear = {"prompt_per_million": 1000.0, "completion_per_million": 1000.0}
+    judge = {"teacher": "qwen3-8b", "base_url": server.base_url, "prices": dear}
+    settings = {"samples": {"count": 2, "choice": "judge", "judge": judge}, "temperature": 0.7, "concurrency": 1}
+    priced = config.model_dump() | settings | {"prices": prices}
+    dataset = make_dataset(workspace, make_rows(4))
+    with pytest.raises(BudgetReached, match=r"label\.budget\.max_cost"):
+        label(dataset, LabelConfig.model_validate(priced | {"budget": {"max_cost": 0.015}}), workspace)
+    assert len(server.sent) == 8 + 2
+    artifact = label(dataset, LabelConfig.model_validate(priced), workspace)
+    assert len(server.sent) == 8 + 4
+    assert artifact.cost == pytest.approx((8 * 10 * 1.0 + 4 * 10 * 1000.0) / 1e6)
+
+    foreign = priced | {"samples": settings["samples"] | {"judge": judge | {"prices": dear | {"currency": "EUR"}}}}
+    with pytest.raises(ValueError, match="two currencies"):
+        LabelConfig.model_validate(foreign)
+
+
 def _kept(workspace, artifact):
     folder = workspace.folder(Stage.LABEL, artifact.artifact_id)
     return [row for name in ("train", "held_out") for row in read_labeled(folder / f"{name}.jsonl")]
