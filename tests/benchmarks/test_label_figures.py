@@ -37,6 +37,7 @@ Record = Callable[[str, object], None]
 REQUEST_MS = 1.0
 STATUS_S = 1.0
 SHARE_OF_BARE = 0.95
+MORE_MIB = 50
 MILLION = 1_000_000
 QUESTIONS = 64
 LEVELS = (1, 2, 4, 8, 16)
@@ -135,6 +136,25 @@ def test_a_ledger_of_a_million_prompts_tells_its_status_in_a_second(tmp_path: Pa
     record_property("broken on purpose: every request is read [s]", round(broken, 2))
     assert reached("seconds", figure, STATUS_S)
     assert not reached("seconds", broken, STATUS_S)
+
+
+def _peak_mib(folder: Path, prompts: int, keep: str = "none") -> float:
+    run = measure([sys.executable, "-m", "tests.benchmarks.label_memory", str(folder / "w"), str(prompts), keep], folder)
+    assert run.status == 0, run.stderr
+    return float(run.stdout)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_ten_times_the_prompts_take_no_more_memory(tmp_path: Path, record_property: Record) -> None:
+    few = _peak_mib(tmp_path / "few", 10_000)
+    figure = _peak_mib(tmp_path / "many", 100_000) - few
+    broken = _peak_mib(tmp_path / "broken", 100_000, "keep") - few
+    record_property("labelling 10,000 prompts, peak [MiB]", round(few))
+    record_property(f"100,000 prompts take more by [MiB], limit {MORE_MIB}", round(figure))
+    record_property("broken on purpose: every request is kept [MiB]", round(broken))
+    assert reached("mib", figure, MORE_MIB)
+    assert not reached("mib", broken, MORE_MIB)
 
 
 @pytest.fixture
