@@ -33,7 +33,6 @@ settings.load_profile("edgekiln")
 _USE_EVERY_CORE = (
     "tests/e2e/",
     "tests/core/bench/",
-    "tests/core/export/",
     "tests/core/train/test_options",
     "tests/core/train/test_resume",
     "tests/core/train/test_several",
@@ -50,13 +49,16 @@ _USE_EVERY_CORE = (
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """Keep a file's tests in one process, so that costly fixtures are made once, and all that use every core in one.
 
-    Two OpenMP programs side by side wait for each other's threads and take several times as long.
+    OpenMP programs side by side wait for each other's threads. The exports, which start many short programs, are a chain of
+    their own: in one with the others they decide how long the whole takes.
     """
     return _ByCores(config, log)
 
 
 class _ByCores(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/core/export/"):
+            return "exports"
         return "every core" if nodeid.startswith(_USE_EVERY_CORE) else nodeid.partition("::")[0]
 
 

@@ -173,7 +173,7 @@ class Asker:
                         del self._under_way[request.key]
                 if not answered:
                     return answered
-            return found.completion is not None
+            return None if request is not None else found.completion is not None
         finally:
             with self._state:
                 self._step_out(ticket)

@@ -11,13 +11,14 @@ import pytest
 
 from core.config import LabelConfig
 from core.contract import Stage
-from core.errors import DataError, TeacherFailed
-from core.label import pace
+from core.errors import BudgetReached, DataError, TeacherFailed
+from core.label import asking, pace
 from core.label.account import Account
 from core.label.asking import Asker
 from core.label.entries import Spent
 from core.label.label import label
 from core.label.ledger import open_ledger
+from core.label.outcome import follow
 from core.label.teachers import Trouble
 
 
@@ -175,3 +176,19 @@ def test_an_endpoint_that_only_says_it_has_too_much_loses_no_row(
     server.script = {f"Question {number:03}?": [step(status=429)] * 3 for number in (2, 9)}
     artifact = label(make_dataset(workspace, make_rows(12)), config, workspace)
     assert (artifact.unanswered, artifact.asked) == (0, 12 + 6)
+
+
+def test_a_question_whose_turn_comes_after_the_stop_is_not_counted_as_done(
+    workspace, server, config, make_dataset, make_rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*given: object) -> object:
+        found = follow(*given)
+        time.sleep(0.1)  # so that some are about to send when the budget is reached
+        return found
+
+    monkeypatch.setattr(asking, "follow", slowly)
+    poor = LabelConfig.model_validate(config.model_dump() | {"budget": {"max_requests": 10}})
+    with pytest.raises(BudgetReached):
+        label(make_dataset(workspace, make_rows(40)), poor, workspace)
+    with open_ledger(workspace.ledger("label")) as ledger:
+        assert ledger.sessions()[0].done == ledger.counts()["answered"] == len(server.sent) == 10
