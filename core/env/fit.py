@@ -1,4 +1,4 @@
-"""Whether the configured training fits into this machine's memory, the largest batch that does, and the preset for it."""
+"""Whether the configured training and its merge fit into this machine's memory, the largest batch that does, the preset."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from core.env.accelerators import gpu_reading
 from core.env.capability import Capability, Check, Context, Readings, value_of
 from core.env.gpu import Gpu
 from core.env.machine.system import ThisMachine, usable_ram_bytes
-from core.env.memory_need import MOST_ROWS, TOLERANCE, Device, Job, largest_batch, training_need
+from core.env.memory_need import MOST_ROWS, TOLERANCE, Device, Job, largest_batch, merge_bytes, training_need
 from core.env.presets import recommended
 from core.env.probe import Probe
 from core.env.roles import Role
 from core.env.student import StudentReading, StudentRequest
 from core.env.trial.reading import TrialReading
 from core.errors import BadConfig
+from core.export.section import MergeChoice
 from core.nouns import Fact, HostFacts
 from core.shape import ModelShape
 
 PROBE = "fit.student"
 FITS = "fits"
 TARGETS = "target-modules"
+MERGES = "merge-memory"
 _TIMEOUT_S = 20.0  # it imports huggingface_hub at most
 _TRAINER = frozenset({Role.TRAINER})
+_EXPORTER = frozenset({Role.EXPORTER})
 _GIB = 1 << 30
 _MIB = 1 << 20
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -96,7 +99,7 @@ def findings(readings: Readings, context: Context) -> list[Finding]:
     room = room_of(readings, config)
     if student.shape is None:
         return [_unknown(student, "its config.json is not that of a dense model of Llama's kind, or is not here")]
-    found = target_findings(student.shape, config)
+    found = [*target_findings(student.shape, config), *_merge_findings(readings, context, student.shape)]
     if room is None:
         return [*found, _unknown(student, "the memory of the device it trains on cannot be read")]
     return [*found, *fit_findings(student.shape, config, room, smaller_students(context, room))]
@@ -165,6 +168,38 @@ def fit_findings(shape: ModelShape, config: TrainConfig, room: Room, smaller: tu
             remedy=_remedy(config, batch, smaller),
             remedy_argv=("edgekiln", "run", *_smaller_batch(config, batch)) if batch else (),
             verify_argv=("edgekiln", "env", *_smaller_batch(config, batch)) if batch else ("edgekiln", "env", "models"),
+        )
+    ]
+
+
+def _merge_findings(readings: Readings, context: Context, shape: ModelShape) -> list[Finding]:
+    machine = value_of(readings, "machine.system", ThisMachine)
+    room = None if machine is None else ram_room(machine.system.host, machine.system.ram_available_bytes, None)
+    return [] if room is None else merge_findings(shape, context.profile.train, context.profile.export.merge, room)
+
+
+def merge_findings(shape: ModelShape, config: TrainConfig, merge: MergeChoice, room: Room) -> list[Finding]:
+    """Judge the export's peak by the RAM: converting and quantising stream a model, merging holds it whole, in fp32."""
+    peak = merge_bytes(shape, config, onto_dequantised=merge != "base")
+    if peak <= room.total_bytes:
+        return []
+    plain = merge_bytes(shape, config, onto_dequantised=False)
+    other = merge != "base" and plain <= room.total_bytes
+    sure = peak > room.total_bytes * (1 + TOLERANCE)
+    return [
+        Finding(
+            code=MERGES,
+            severity=Severity.ERROR if sure else Severity.WARNING,
+            where=f"{config.student} in {room.name}",
+            evidence=f"estimated peak of merging {_gib(peak)} GiB (+-{TOLERANCE:.0%}) > {_gib(room.total_bytes)} GiB there is; "
+            f"export.merge {merge}, {shape.parameters() / 1e9:.1f} G parameters in fp32, max_length {config.max_length}",
+            cause="the merged model is held in fp32 before it is converted and quantised",
+            confidence=Confidence.HIGH if sure else Confidence.MEDIUM,
+            remedy=f"export.merge=base needs {_gib(plain)} GiB, which fits."
+            if other
+            else "Export on a machine with more RAM, or choose a smaller student: the rest of the export streams.",
+            remedy_argv=("edgekiln", "run", "--set", "export.merge=base") if other else (),
+            verify_argv=("edgekiln", "env", "--set", "export.merge=base") if other else ("edgekiln", "env", "models"),
         )
     ]
 
@@ -247,7 +282,11 @@ def _gib(size: int) -> str:
 
 CAPABILITY = Capability(
     name="fit",
-    checks=(Check(code=FITS, blocks=_TRAINER), Check(code=TARGETS, blocks=_TRAINER)),
+    checks=(
+        Check(code=FITS, blocks=_TRAINER),
+        Check(code=TARGETS, blocks=_TRAINER),
+        Check(code=MERGES, blocks=_EXPORTER),
+    ),
     probes=probes,
     findings=findings,
     facts=facts,

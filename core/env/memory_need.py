@@ -15,6 +15,9 @@ MOST_ROWS = 4096  # no batch larger than this is looked for
 _MIB = 1 << 20
 # Python with torch, transformers, peft and trl, resident before any model: 600 MiB measured on x86-64
 _RUNTIME_BYTES = 600 * _MIB
+# the same without bitsandbytes and trl, which a plain merge does not import: 421 MiB measured on x86-64
+_MERGE_RUNTIME_BYTES = 421 * _MIB
+_GREEDY_PROMPTS = 8  # core/export/worker.py answers so many at once
 # CUDA's context with the kernels of torch and cuBLAS's workspaces, on the GPU; from the literature, not measured here
 _CUDA_CONTEXT_BYTES = 600 * _MIB
 # glibc's heap keeps gaps between the saved tensors, which are below its 32 MiB limit for maps of their own: measured 1.42,
@@ -111,6 +114,22 @@ def largest_batch(job: Job, limit_bytes: int) -> int:
         else:
             high = middle - 1
     return low
+
+
+def merge_bytes(shape: ModelShape, config: TrainConfig, *, onto_dequantised: bool) -> int:
+    """Return the peak RAM of core/export/worker.py: the base in fp32, its checkpoint's mapped pages, and the largest of
+    merging one matrix, scoring a held-out row of `max_length` tokens, and the keys and values of as long greedy answers.
+
+    Merging onto dequantised weights holds the 4-bit student beside it while it takes them over. Measured: TOLERANCE.
+    """
+    full, checkpoint = 4 * shape.parameters(), 2 * shape.parameters()
+    scoring = 2 * 4 * config.max_length * shape.vocab_size
+    answering = 2 * 4 * _GREEDY_PROMPTS * config.max_length * shape.num_hidden_layers * shape.key_value_size
+    alone = _MERGE_RUNTIME_BYTES + full + checkpoint + max(2 * 4 * _widest(shape), scoring, answering)
+    if not onto_dequantised:
+        return alone
+    student = weights_bytes(Job(shape, config, "cpu", compute_bytes=4))
+    return max(alone, _RUNTIME_BYTES + full + checkpoint + student)
 
 
 def weights_bytes(job: Job) -> int:

@@ -29,6 +29,7 @@ from core.export.chat_format import ChatFormat, chat_format
 from core.export.merge import GreedyAnswer, MergeRequest, MergeResult, ReferenceText, Weights
 from core.export.source import SourceFacts, as_llama_reads, tokenizer_model
 from core.files import digest_of, write_json_lines
+from core.train.gauges.worker import free_caches
 from core.train.held_out.worker import summed_loss
 from core.worker_process import main
 
@@ -93,6 +94,7 @@ def _made(request: MergeRequest, onto: Weights, dtype: torch.dtype, on_event: On
     on_event(Progress(stage=Stage.EXPORT, task=f"merge{task}", done=1, total=2, unit="steps"))
     merged.to(dtype).save_pretrained(target)
     del merged
+    free_caches()  # PEFT's layers hold each other; the model is loaded anew below
     _copy_tokenizer(Path(request.base), target)
     on_event(Progress(stage=Stage.EXPORT, task=f"merge{task}", done=2, total=2, unit="steps"))
     model = _reloaded(target)

@@ -12,14 +12,18 @@ import pytest
 
 from core import catalogue
 from core.config import LoraConfig, TrainConfig
+from core.data.record import TokenisedRow
 from core.env.fit import ram_room
 from core.env.host import read_host
-from core.env.memory_need import TOLERANCE, Job, inference_bytes, training_need
+from core.env.memory_need import TOLERANCE, Job, inference_bytes, merge_bytes, training_need
+from core.export.merge import MergeRequest, Weights
+from core.files import write_json_lines
 from core.shape import ModelShape
 from core.train import student
 from core.train.checkpoints import Training
 from core.train.request import TrainRequest
 from tests.benchmarks.meter import ROOT
+from tests.core.export.conftest import BUILDER, ROWS
 
 pytestmark = [pytest.mark.full, pytest.mark.model, pytest.mark.timeout(1800)]
 Record = Callable[[str, object], None]
@@ -27,6 +31,7 @@ Record = Callable[[str, object], None]
 SMOLLM = catalogue.model("smollm2-135m-instruct").shape
 # activations outweigh all else in the first, the output matrix in the second
 DEEP = SMOLLM.model_copy(update={"vocab_size": 512, "num_hidden_layers": 8})
+HIGH = SMOLLM.model_copy(update={"num_hidden_layers": 90})
 BROAD = ModelShape(
     vocab_size=49152,
     hidden_size=64,
@@ -138,6 +143,37 @@ def test_a_trainings_peak_is_estimated(
     broken = training_need(Job(shape or SMOLLM, config, "cuda")).peak_bytes / measured
     record_property("broken on purpose: the estimate of another device", round(broken, 3))
     assert broken != pytest.approx(1, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("onto", ["base", "dequantised"])
+@pytest.mark.parametrize(("name", "shape"), [("SmolLM2-135M", None), ("SmolLM2-135M with 90 layers", HIGH)])
+def test_a_merge_s_peak_is_estimated(
+    name: str, shape: ModelShape | None, onto: Weights, smollm_folder: Path, tmp_path: Path, record_property: Record
+) -> None:
+    model, work, config = tmp_path / "model", tmp_path / "work", TrainConfig(student="any", device="cpu", max_length=256)
+    work.mkdir()
+    if shape is None:
+        model = smollm_folder
+    else:
+        sizes = json.dumps(shape.model_dump())
+        subprocess.run(
+            [sys.executable, "-c", BUILD, str(smollm_folder), str(model), sizes], check=True, capture_output=True
+        )
+    labels = tmp_path / "held_out.jsonl"
+    write_json_lines(labels, (row.model_dump(mode="json") for row in ROWS))
+    build = [sys.executable, str(BUILDER), str(model), str(tmp_path / "adapter"), str(labels), "0"]
+    subprocess.run(build, check=True, capture_output=True)
+    rows = tuple(
+        TokenisedRow(row_id=str(row), input_ids=tuple(range(3, 259)), completion_mask=(0,) * 64 + (1,) * 192)
+        for row in range(4)
+    )
+    folders = {"base": str(model), "adapter": str(tmp_path / "adapter"), "target": str(tmp_path / "merged")}
+    asked = MergeRequest(**folders, onto=(onto,), training=config, rows=rows, texts=())
+    (work / "request.json").write_text(asked.model_dump_json(), encoding="utf-8")
+    measured = peak_bytes([sys.executable, "-m", "core.export.worker", str(work)])
+    ratio = merge_bytes(shape or SMOLLM, config, onto_dequantised=onto == "dequantised") / measured
+    record_property(f"estimated / measured RAM of merging {name}, {onto}", round(ratio, 3))
+    assert ratio == pytest.approx(1, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize(("kind", "context"), [("Q8_0", 128), ("Q4_K_M", 512)])

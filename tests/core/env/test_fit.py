@@ -11,10 +11,10 @@ from core.config import LoraConfig, TrainConfig
 from core.contract import Severity
 from core.env import fit
 from core.env.capability import Context
-from core.env.fit import Room, fit_findings, gpu_room, ram_room, target_findings
+from core.env.fit import Room, fit_findings, gpu_room, merge_findings, ram_room, target_findings
 from core.env.gpu import Gpu
 from core.env.host import read_host
-from core.env.memory_need import Job, training_need
+from core.env.memory_need import Job, merge_bytes, training_need
 from core.env.probe import run_probes
 from core.env.roles import Role
 
@@ -132,9 +132,10 @@ def test_the_part_reads_this_machine_and_tells_estimate_and_preset(tmp_path):
 
 def test_a_student_far_too_large_for_this_machine_blocks_with_its_numbers(tmp_path):
     context = context_of("demo", "train.student=qwen2.5-1.5b-instruct", "train.max_length=100000")
-    (finding,) = fit.CAPABILITY.findings(readings_of(context, tmp_path), context)
-    assert finding.severity is Severity.ERROR
-    assert "smollm2-135m-instruct" not in finding.remedy  # it does not fit with such rows either
+    merging, training = fit.CAPABILITY.findings(readings_of(context, tmp_path), context)
+    assert (merging.code, training.code) == ("merge-memory", "fits")
+    assert training.severity is merging.severity is Severity.ERROR
+    assert "smollm2-135m-instruct" not in training.remedy  # it does not fit with such rows either
 
 
 def test_where_nothing_can_be_read_nothing_is_estimated(tmp_path):
@@ -175,3 +176,19 @@ def test_without_a_gpu_a_training_on_one_has_no_room_and_auto_takes_the_ram(devi
     readings = {"machine.system": readings_of(context, tmp_path)["machine.system"]}
     found = fit.room_of(readings, context.profile.train)
     assert (found is None) == (device == "cuda")
+
+
+def test_a_merge_that_does_not_fit_blocks_and_names_the_one_that_would():
+    config = TrainConfig(student="qwen2.5-1.5b-instruct", max_length=512)
+    need = merge_bytes(QWEN, config, onto_dequantised=False)
+    assert need > 6 * QWEN.parameters()
+    assert merge_findings(QWEN, config, "base", room("cpu", need / GIB * 1.01)) == []
+    (finding,) = merge_findings(QWEN, config, "auto", room("cpu", need / GIB * 1.01))
+    assert finding.code == "merge-memory"
+    assert finding.remedy_argv[-1] == "export.merge=base"
+    (finding,) = merge_findings(QWEN, config, "base", room("cpu", need / GIB / 1.1))
+    assert finding.severity is Severity.WARNING
+    (finding,) = merge_findings(QWEN, config, "base", room("cpu", 4))
+    assert finding.severity is Severity.ERROR
+    assert "> 4.0 GiB there is; export.merge base, 1.5 G parameters in fp32" in finding.evidence
+    assert finding.remedy_argv == ()
