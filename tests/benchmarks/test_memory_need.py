@@ -174,6 +174,9 @@ def test_a_merge_s_peak_is_estimated(
     ratio = merge_bytes(shape or SMOLLM, config, onto_dequantised=onto == "dequantised") / measured
     record_property(f"estimated / measured RAM of merging {name}, {onto}", round(ratio, 3))
     assert ratio == pytest.approx(1, abs=TOLERANCE)
+    broken = 2 * (shape or SMOLLM).parameters() / measured
+    record_property("broken on purpose: the size of the weights in 16 bits", round(broken, 3))
+    assert broken != pytest.approx(1, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize(("kind", "context"), [("Q8_0", 128), ("Q4_K_M", 512)])
