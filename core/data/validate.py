@@ -36,7 +36,7 @@ from core.report.card_markdown import write_card
 from core.stage import Facts, Order, produce
 from core.workspace import Workspace
 
-_VERSION = 3
+_VERSION = 4
 _WORST_SHOWN = 3
 _RULES_SHOWN = 10
 _WORTH_WORKERS_BYTES = 8_000_000  # a worker takes half a second to start, in which this process judges as much

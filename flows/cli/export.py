@@ -63,7 +63,7 @@ def table(
     Parameters
     ----------
     artifact
-        The export's id; else the newest
+        The id of one, or its beginning; else the newest
     html
         Also write them, with plots, as a page that needs no network
     """
@@ -94,7 +94,7 @@ def publish(
     Parameters
     ----------
     artifact
-        The export's id; else the profile's current model
+        The id of one, or its beginning; else the profile's current model
     to
         hf://owner/name[@branch] or s3://bucket/prefix; else what the profile's publish.to says
     dry_run
@@ -133,10 +133,11 @@ def _found(workspace: Workspace, artifact: str | None) -> GgufModel:
     from core.contract import Stage
     from core.errors import ArtifactMissing
     from core.nouns import GgufModel
-    from core.workspace import artifacts, read_manifest
+    from core.produced import find
+    from core.workspace import artifacts
 
     if artifact is not None:
-        return read_manifest(workspace, Stage.EXPORT, artifact, GgufModel)
+        return find(workspace, artifact).model
     exports = [one for one in artifacts(workspace, Stage.EXPORT) if isinstance(one, GgufModel)]
     if not exports:
         raise ArtifactMissing(f"no export lies in {workspace.root}", remedy="Make one: edgekiln export, or edgekiln run.")

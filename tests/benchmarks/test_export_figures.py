@@ -1,7 +1,8 @@
-"""What converting and quantising cost beside llama.cpp's programs called by hand, and the room an export takes for itself."""
+"""What converting and quantising cost beside llama.cpp's programs called by hand, in time and memory, and an export's own room."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from core.export.convert import convert, quantise
 from core.export.inspect import read_gguf
 from core.toolchain import Toolchain
 from core.train import student
-from tests.benchmarks.meter import reached
+from tests.benchmarks.meter import ROOT, reached
+from tests.benchmarks.test_memory_need import BUILD, SMOLLM
 from tests.core.export.conftest import publish_adapter
 
 pytestmark = [pytest.mark.full, pytest.mark.model, pytest.mark.timeout(1800)]
@@ -31,6 +33,8 @@ PAIRS = 3
 TYPES = ("Q8_0", "Q4_K_M", "Q4_0")
 MADE_TO_BY_HAND = 1.05
 SCRATCH_TO_BF16 = 3.0
+MEMORY_TO_FILE = 0.5
+DEEP = SMOLLM.model_copy(update={"num_hidden_layers": 180})
 _EVERY_S = 0.05
 _BF16_BYTES = 2
 
@@ -144,3 +148,48 @@ def test_an_export_takes_little_room_for_itself(smollm_folder: Path, tmp_path: P
     kept = room.most + sum(file.bytes for file in files)
     record_property("broken on purpose: every file is made beside the others in scratch", round(kept / bf16, 3))
     assert not reached("room", kept / bf16, SCRATCH_TO_BF16)
+
+
+# pages of a mapped file are not counted: the kernel takes them back when memory is short
+UNDER_A_LIMIT = """
+import resource, sys
+from pathlib import Path
+from core.events import ignore
+from core.export import convert as conversion
+from core.toolchain import ensure
+
+limit, folder, made, is_lazy = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4] == "lazy"
+toolchain = ensure(ignore)
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+if not is_lazy:
+    make = conversion.make
+    conversion.make = lambda argv, *rest: make([*argv, "--no-lazy"], *rest)
+conversion.convert(folder, made / "model-F32.gguf", "pupil", toolchain, ignore, timeout_s=600)
+conversion.quantise(made / "model-F32.gguf", made / "Q4_K_M.gguf", "Q4_K_M", toolchain, ignore, timeout_s=600)
+"""
+
+
+def under_a_limit(limit: int, folder: Path, made: Path, how: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-c", UNDER_A_LIMIT, str(limit), str(folder), str(_made(made)), how]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_model_larger_than_the_memory_is_converted_and_quantised(
+    smollm_folder: Path, tmp_path: Path, record_property: Record
+) -> None:
+    folder = tmp_path / "deep"
+    argv = [sys.executable, "-c", BUILD, str(smollm_folder), str(folder), json.dumps(DEEP.model_dump())]
+    subprocess.run(argv, check=True, capture_output=True)
+    limit = int(MEMORY_TO_FILE * 4 * DEEP.parameters())
+    done = under_a_limit(limit, folder, tmp_path / "made", "lazy")
+    assert done.returncode == 0, done.stderr[-3000:]
+    size = (tmp_path / "made" / "model-F32.gguf").stat().st_size
+    record_property(
+        f"memory that is enough to convert and quantise a model of {size / 1e9:.2f} GB in F32, of its size",
+        round(limit / size, 3),
+    )
+    broken = under_a_limit(limit, folder, tmp_path / "broken", "whole")
+    said = broken.stderr.strip().rpartition("\n")[2]
+    record_property("broken on purpose: converted with all tensors in memory, under the same limit", said[:120])
+    assert broken.returncode != 0
+    assert "MemoryError" in said or "allocate" in said

@@ -1,8 +1,9 @@
 """Trains with every guard on and with plain TRL + PEFT in turn: `python -m tests.benchmarks.train_speed OUT.json [--cuda]`.
 
-Pairs in one run, each training in a forked child of a process that has imported torch and computed nothing, the order of a
-pair changing from one to the next. Both take the same rows in the same order with the same settings, evaluate before and after,
-and are timed from the first step's beginning to the last one's end, checkpoints included.
+The two of a pair run at once, each in a forked child of a process that has imported torch and computed nothing, and take turns
+step by step, one waiting while the other computes: whatever else the machine does falls on both alike. Both take the same rows
+in the same order with the same settings and evaluate before and after; timed is all between the first step's beginning and the
+training's end that was a turn of one's own, checkpoints included.
 
 With --cuda: a Llama of 1.2 G random weights, max_length 2048, bf16 QLoRA; elsewhere what `--student FOLDER` names, on the CPU.
 """
@@ -10,6 +11,7 @@ With --cuda: a Llama of 1.2 G random weights, max_length 2048, bf16 QLoRA; elsew
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -28,7 +30,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback, set_seed
 from trl import SFTTrainer
 
 from core.config import TrainConfig
@@ -85,18 +87,44 @@ class Setting:
         return TrainConfig.model_validate({**_SHARED, "device": self.device, **self.config})
 
 
-def timed(train: Callable[[], object], device: str) -> float:
-    """Return the seconds that a training takes."""
-    _wait(device)
-    began = time.perf_counter()
-    train()
-    _wait(device)
-    return time.perf_counter() - began
+class Turns(TrainerCallback):  # type: ignore[misc]  # transformers' own classes carry no types here
+    """One side of two trainings that compute in turn; `seconds` adds up the turns of this one.
 
+    A turn is a byte in a pipe: one reads its own to go on and writes the other's to let it go on.
+    """
 
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+    def __init__(self, mine: int, others: int, device: str, *, goes_first: bool) -> None:
+        self.seconds = 0.0
+        self._mine, self._others, self._device = mine, others, device
+        self._goes_first, self._began = goes_first, 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """End a turn and take the next; the first one's first begins once the other is as far."""
+        if self._began:
+            self._pass_on()
+        elif not self._goes_first:
+            self._give()
+        self._take()
+
+    def train(self, train: Callable[[], object]) -> None:
+        """Train in turns; what follows is done once the other has trained too."""
+        train()
+        self._pass_on()
+        self._take()
+
+    def _pass_on(self) -> None:
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - self._began
+        self._give()
+
+    def _give(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the other has ended, or failed and says so itself
+            os.write(self._others, b".")
+
+    def _take(self) -> None:
+        os.read(self._mine, 1)
+        self._began = time.perf_counter()
 
 
 def peak_bytes(device: str) -> int:
@@ -106,21 +134,22 @@ def peak_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def guarded(setting: Setting, folder: Path, *, broken: bool = False) -> dict[str, Any]:
+def guarded(setting: Setting, folder: Path, turns: Turns, *, broken: bool = False) -> dict[str, Any]:
     """Train with the worker; broken on purpose it saves at every step and keeps a copy of all weights in memory."""
-    config, seconds = setting.train_config, []
+    config = setting.train_config
     if broken:
         config = config.model_copy(update={"checkpoint_steps": 1})
     train = worker.ExactTrainer.train
 
     def measured(trainer: Any, *given: Any, **named: Any) -> None:
         trainer.kept = [parameter.detach().clone() for parameter in trainer.model.parameters()] if broken else []
-        seconds.append(timed(lambda: train(trainer, *given, **named), setting.device))
+        trainer.add_callback(turns)
+        turns.train(lambda: train(trainer, *given, **named))
 
     worker.ExactTrainer.train = measured
     result = worker.work(_request(setting, config, folder), folder, ignore)
     steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {"seconds": seconds[0], "steps": result.steps, "losses": [step["loss"] for step in steps]}
+    return {"steps": result.steps, "losses": [step["loss"] for step in steps]}
 
 
 def _request(setting: Setting, config: TrainConfig, folder: Path) -> TrainRequest:
@@ -143,7 +172,7 @@ def _request(setting: Setting, config: TrainConfig, folder: Path) -> TrainReques
     )
 
 
-def plain(setting: Setting, folder: Path) -> dict[str, Any]:
+def plain(setting: Setting, folder: Path, turns: Turns) -> dict[str, Any]:
     """Train with TRL's own trainer and the same settings, the adapter in fp32 too."""
     config, device = setting.train_config, setting.device
     set_seed(config.seed)
@@ -154,16 +183,17 @@ def plain(setting: Setting, folder: Path) -> dict[str, Any]:
         eval_dataset=_dataset(setting.drawn("held_out", setting.held_out)),
         processing_class=AutoTokenizer.from_pretrained(setting.student),
         peft_config=worker.lora_config(config),
+        callbacks=[turns],
     )
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     trainer.args.per_device_eval_batch_size = config.per_device_train_batch_size
     trainer.evaluate()
-    seconds = timed(trainer.train, device)
+    turns.train(trainer.train)
     trainer.evaluate()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"seconds": seconds, "steps": trainer.state.global_step, "losses": losses}
+    return {"steps": trainer.state.global_step, "losses": losses}
 
 
 def _dataset(rows: list[TokenisedRow]) -> Dataset:
@@ -172,34 +202,46 @@ def _dataset(rows: list[TokenisedRow]) -> Dataset:
     )
 
 
-def in_child(setting: Setting, way: str, folder: Path) -> dict[str, Any]:
-    """Do one training in a forked child and return what it measured."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            done = plain(setting, folder) if way == "plain" else guarded(setting, folder, broken=way == BROKEN)
-            told = {**done, "peak_bytes": peak_bytes(setting.device)}
-            (folder / "measured.json").write_text(json.dumps(told), encoding="utf-8")
-            status = 0
-        finally:
-            if status:
-                traceback.print_exc()
-            os._exit(status)
-    _, ended = os.waitpid(child, 0)
-    if ended:
-        sys.exit(f"{way} ended with {ended}")
-    return dict(json.loads((folder / "measured.json").read_text(encoding="utf-8")))
+def train(setting: Setting, way: str, folder: Path, turns: Turns) -> None:
+    """Do one training and write what was measured; ends the process it is in."""
+    status = 1
+    try:
+        folder.mkdir(parents=True)
+        done = plain(setting, folder, turns) if way == "plain" else guarded(setting, folder, turns, broken=way == BROKEN)
+        told = {**done, "seconds": turns.seconds, "peak_bytes": peak_bytes(setting.device)}
+        (folder / "measured.json").write_text(json.dumps(told), encoding="utf-8")
+        status = 0
+    finally:
+        if status:
+            traceback.print_exc()
+        os._exit(status)
+
+
+def pair(setting: Setting, order: tuple[str, str], folder: Path) -> dict[str, Any]:
+    """Do two trainings in turn, each in a forked child, and return what each measured."""
+    ends = os.pipe(), os.pipe()
+    children = []
+    for number, way in enumerate(order):
+        shutil.rmtree(folder / way, ignore_errors=True)
+        children.append(os.fork())
+        if children[-1] == 0:
+            (mine, to_me), (to_other, others) = ends[number], ends[1 - number]
+            os.close(to_me)
+            os.close(to_other)
+            train(setting, way, folder / way, Turns(mine, others, setting.device, goes_first=number == 0))
+    for end in (*ends[0], *ends[1]):
+        os.close(end)
+    failed = [way for way, child in zip(order, children, strict=True) if os.waitpid(child, 0)[1]]
+    if failed:
+        sys.exit(f"{' and '.join(failed)} failed")
+    return {way: json.loads((folder / way / "measured.json").read_text(encoding="utf-8")) for way in order}
 
 
 def pairs(setting: Setting, ways: tuple[str, str], count: int, folder: Path) -> list[dict[str, Any]]:
     """Return the pairs' measurements; who goes first changes from pair to pair."""
     found = []
     for number in range(count):
-        order = ways if number % 2 == 0 else ways[::-1]
-        found.append({way: in_child(setting, way, folder / way) for way in order})
+        found.append(pair(setting, ways if number % 2 == 0 else ways[::-1], folder))
         sys.stderr.write(f"pair {number + 1} of {count}: {compared([found[-1]], ways)}\n")
     return found
 
@@ -208,10 +250,10 @@ def compared(found: list[dict[str, Any]], ways: tuple[str, str]) -> dict[str, fl
     """Return the medians over pairs: how fast the first way is and how much memory it takes, the second being 1."""
     first, second = ways
     return {
-        "tokens_per_s": statistics.median(pair[second]["seconds"] / pair[first]["seconds"] for pair in found),
-        "peak_memory": statistics.median(pair[first]["peak_bytes"] / pair[second]["peak_bytes"] for pair in found),
+        "tokens_per_s": statistics.median(each[second]["seconds"] / each[first]["seconds"] for each in found),
+        "peak_memory": statistics.median(each[first]["peak_bytes"] / each[second]["peak_bytes"] for each in found),
         "furthest_loss": max(
-            abs(one - other) for pair in found for one, other in zip(*(pair[way]["losses"] for way in ways), strict=True)
+            abs(one - other) for each in found for one, other in zip(*(each[way]["losses"] for way in ways), strict=True)
         ),
     }
 
@@ -265,7 +307,7 @@ def main() -> None:
     told = {
         "guarded": compared(found, ("guarded", "plain")),
         "broken": compared(broken, (BROKEN, "plain")) if broken else None,
-        "pairs": [{way: {k: v for k, v in pair[way].items() if k != "losses"} for way in pair} for pair in found],
+        "pairs": [{way: {k: v for k, v in each[way].items() if k != "losses"} for way in each} for each in found],
     }
     arguments.output.write_text(json.dumps(told, indent=1), encoding="utf-8")
 

@@ -140,6 +140,8 @@ def test_the_command_answers_in_text_json_and_as_a_page(
     assert newer.artifact_id in (tmp_path / "models.html").read_text(encoding="utf-8")
     assert run(["models", older.artifact_id[:6], *where]) == 0
     assert "Made from" in capsys.readouterr().out
+    assert run(["export", "table", older.artifact_id[:6], *where]) == 0
+    assert f"export {older.artifact_id}" in capsys.readouterr().out
     assert run(["models", "--json", *where]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [one["model"]["artifact_id"] for one in document] == [newer.artifact_id, older.artifact_id]
