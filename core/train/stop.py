@@ -23,6 +23,7 @@ class Stop:
         self._attendance = attendance
         self._on_event = on_event
         self._told: str | None = None
+        self._advised: Notice | None = None
 
     @property
     def asked(self) -> EdgekilnError | None:
@@ -38,6 +39,16 @@ class Stop:
     def is_asked(self) -> bool:
         """Say whether there is a reason."""
         return self.asked is not None
+
+    def advises_save(self) -> bool:
+        """Say, once each time a cloud recommends to leave this machine, that a checkpoint should be taken now."""
+        notice = self._watcher.current()
+        if notice is None or notice.leaves or notice == self._advised:
+            return False
+        self._advised = notice
+        text = f"{notice.source} may soon take this machine away ({notice.kind}): a checkpoint is taken now"
+        self._on_event(Note(stage=Stage.TRAIN, text=text, level="warning"))
+        return True
 
     def allows(self, save_s: float) -> bool:
         """Say whether a save of that length ends before the machine does."""

@@ -295,7 +295,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
             return
         self._finished_step = step
         stop, evaluate = self._around.stop, self._evaluation_is_due(step)
-        due = self._around.cadence.due(step) and several.is_first()
+        due = (self._around.cadence.due(step) and several.is_first()) or stop.advises_save()
         due, asked, forbidden = several.some_say(due, stop.is_asked(), not stop.allows(self._around.cadence.save_s))
         is_before_suspect = step + 1 == self._around.request.suspect
         wanted = due or evaluate or asked or is_before_suspect or step == self.state.max_steps

@@ -10,14 +10,15 @@ from core.errors import Evicted
 from core.events import Event, Leaving, Note
 from core.train.eviction import Watcher
 from core.train.limits import EvictionLimits
-from core.train.notices import Azure
+from core.train.notices import Aws, Azure
 from core.train.stop import Stop
-from tests.core.train.metadata_servers import AzureCloud, served
+from tests.core.train.metadata_servers import AwsCloud, AzureCloud, served
 
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Azure, "interval_s", 0.02)
+    for source in (Aws, Azure):
+        monkeypatch.setattr(source, "interval_s", 0.02)
 
 
 def until(found, seconds: float = 5.0) -> None:
@@ -54,3 +55,22 @@ def test_who_takes_the_machine_and_by_when_is_told_before_it_is_obeyed() -> None
     (leaving,) = told
     assert isinstance(leaving, Leaving)
     assert (leaving.source, leaving.way, leaving.deadline) == ("Azure", "preempt", notice.deadline if notice else None)
+
+
+def test_a_recommendation_to_leave_stops_nothing_and_asks_for_one_save_each_time_it_comes() -> None:
+    told: list[Event] = []
+    with served(AwsCloud()) as cloud, Watcher(EvictionLimits(cloud="AWS", metadata_url=cloud.url)) as watcher:
+        stop = Stop(watcher, on_event=told.append)
+        assert not stop.advises_save()
+        cloud.rebalance = '{"noticeTime": "2026-10-27T08:22:00Z"}'
+        until(watcher.current)
+        assert [stop.advises_save() for _ in range(3)] == [True, False, False]
+        assert stop.asked is None
+        cloud.rebalance = '{"noticeTime": "2026-10-27T09:22:00Z"}'
+        until(stop.advises_save)
+        cloud.notify(seconds=100)
+        until(stop.is_asked)
+        assert not stop.advises_save()
+    assert [event.text for event in told if isinstance(event, Note)] == [
+        "AWS may soon take this machine away (rebalance): a checkpoint is taken now"
+    ] * 2

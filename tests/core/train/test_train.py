@@ -21,7 +21,7 @@ from core.errors import Evicted, TrainingDiverged
 from core.nouns import Adapter
 from core.train.watching import Watched
 from core.workspace import Workspace, open_workspace, verify
-from tests.core.train.metadata_servers import GcpCloud, served
+from tests.core.train.metadata_servers import AwsCloud, GcpCloud, served
 
 DRIVER = Path(__file__).parent / "drive.py"
 REPOSITORY = Path(__file__).parents[3]
@@ -230,6 +230,18 @@ def test_an_evicted_training_stops_at_its_step_and_ends_elsewhere_with_the_same_
     case.config = dict(CONFIG)
     adapter = case.finish()
     assert adapter.resumed_from_steps == (stopped,)
+    assert adapter.content_digest == undisturbed[1].content_digest
+
+
+@pytest.mark.full
+def test_a_machine_that_may_soon_be_taken_away_takes_a_checkpoint_at_once_and_trains_on(undisturbed, case):
+    with served(AwsCloud()) as cloud:
+        cloud.rebalance = '{"noticeTime": "2026-10-27T08:22:00Z"}'
+        case.config["eviction"] = {"cloud": "AWS", "metadata_url": cloud.url}
+        adapter = case.finish()
+    saved = [event["step"] for event in case.events("checkpoint-saved")]
+    assert saved[0] < 8
+    assert saved[1:] == [8, 16, 24, 32, 40]
     assert adapter.content_digest == undisturbed[1].content_digest
 
 
