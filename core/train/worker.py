@@ -30,7 +30,7 @@ from trl import SFTConfig, pack_dataset
 from core.config import TrainConfig
 from core.contract import Stage
 from core.data.record import TokenisedRow
-from core.errors import ArtifactError, DataError, ToolMissing, TrainingDiverged
+from core.errors import ArtifactError, BadConfig, DataError, ToolMissing, TrainingDiverged
 from core.events import Note, OnEvent
 from core.files import disk_full_is_an_error, read_json_lines, write_json_lines
 from core.train import checkpoints, retention
@@ -179,6 +179,8 @@ def _trainer(
     config, device = request.config, chosen_device(request.config)
     resumed = checkpoints.verify(Path(request.resume_from), request.training) if request.resume_from else None
     rows = distillation.ordered(rows, request, evaluation.on_event)
+    student = load_student(request.student_folder, config, device, compute_dtype(device))
+    _require_targets(student, config, evaluation.on_event)
     return ExactTrainer(
         Around(
             request=request,
@@ -192,7 +194,7 @@ def _trainer(
             metrics=metrics,
             headroom=headroom,
         ),
-        model=load_student(request.student_folder, config, device, compute_dtype(device)),
+        model=student,
         args=_arguments(config, device, _scratch(Path(request.checkpoints))),
         train_dataset=_dataset(rows, config, distillation.teacher_columns(rows, request, tokenizer, evaluation.on_event)),
         processing_class=tokenizer,
@@ -278,6 +280,23 @@ def _keep_as_quantised(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def _require_targets(student: torch.nn.Module, config: TrainConfig, on_event: OnEvent) -> None:
+    """Tell which layers named for an adapter are not there, BadConfig where none is: PEFT passes over some in silence."""
+    wanted = config.lora.target_modules
+    if isinstance(wanted, str):
+        return
+    named = {f".{name}": module for name, module in student.named_modules()}
+    strange = [one for one in wanted if not any(name.endswith(f".{one}") for name in named)]
+    if wanted and not strange:
+        return
+    linear = (name.rpartition(".")[2] for name, module in named.items() if isinstance(module, torch.nn.Linear))
+    there = ", ".join(dict.fromkeys(linear))
+    text = f"train.lora.target_modules: {', '.join(strange) or 'nothing'} is no layer of {config.student}, it has {there}"
+    if len(strange) == len(wanted):
+        raise BadConfig(text, remedy="Name layers of this student, or all: --set train.lora.target_modules=all-linear.")
+    on_event(Note(stage=Stage.TRAIN, text=f"{text}; the others get an adapter", level="warning"))
 
 
 def lora_config(config: TrainConfig) -> LoraConfig:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from core.contract import Stage
-from core.errors import Evicted, TrainingDiverged
+from core.errors import BadConfig, Evicted, TrainingDiverged
 from core.nouns import Adapter
 from core.train.watching import Watched
 from core.workspace import Workspace, open_workspace, verify
@@ -277,6 +277,21 @@ def test_a_step_that_stands_out_is_told_with_what_is_usual(case):
     case.finish()
     told = [event["text"] for event in case.events("note") if event["level"] == "warning"]
     assert [text for text in told if "is a spike: measured" in text and ", limit " in text and ", usual " in text]
+
+
+@pytest.mark.parametrize("names", [["query", "value"], []])
+def test_an_adapter_for_layers_that_the_student_does_not_have_is_refused_by_its_key(case, names):
+    case.config["lora"] = {"r": 4, "target_modules": names}
+    with pytest.raises(BadConfig, match=r"train\.lora\.target_modules: .* is no layer of tiny, it has q_proj, k_proj"):
+        case.finish()
+
+
+@pytest.mark.full
+def test_layers_that_the_student_does_not_have_beside_some_that_it_has_are_told(case):
+    case.config |= {"num_train_epochs": 1, "lora": {"r": 4, "target_modules": ["q_proj", "value"]}}
+    case.finish()
+    told = [event["text"] for event in case.events("note") if event["level"] == "warning"]
+    assert [text for text in told if text.startswith("train.lora.target_modules: value is no layer of tiny, it has q_proj")]
 
 
 @pytest.mark.full
