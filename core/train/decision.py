@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, ValidationError
 
-from core.contract import Contract
-from core.events import OnEvent, TrainingDecided
-from core.files import read_json_lines, write_atomic
+from core.contract import Contract, Stage
+from core.errors import ManifestBroken
+from core.events import Note, OnEvent, TrainingDecided
+from core.files import write_atomic
 from core.train.alarm import Alarm
 from core.train.course import Course
 
@@ -121,17 +122,48 @@ def _changed(course: Course, decision: Decision) -> Course:
 
 
 def read_decisions(path: Path) -> list[Decision]:
-    """Read a log of decisions; none where there is no file."""
-    return [Decision.model_validate(one) for one in read_json_lines(path)] if path.exists() else []
+    """Read a log of decisions; none where there is no file, ManifestBroken names the first line that holds none."""
+    found, broken = _read(path)
+    if broken:
+        raise ManifestBroken(f"{path}:{broken[0]} holds no decision", remedy="Take that line out, then run again.")
+    return found
+
+
+def _read(path: Path) -> tuple[list[Decision], list[int]]:
+    """Return the decisions of a log, and the numbers of the lines that hold none."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    found: list[Decision] = []
+    broken = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(Decision.model_validate_json(line))
+        except ValidationError:
+            broken.append(number)
+    return found, broken
 
 
 class Decisions:
-    """What was decided about a training, over all the processes that worked on it; the file is rewritten whole each time."""
+    """What was decided about a training, over all the processes that worked on it; the file is rewritten whole each time.
 
-    def __init__(self, path: Path, on_event: OnEvent) -> None:
+    A log that was damaged is moved to the quarantine and goes on without the lines that hold no decision: what they changed
+    is decided anew where it is still needed.
+    """
+
+    def __init__(self, path: Path, on_event: OnEvent, quarantine: Path) -> None:
         self.path = path
         self._on_event = on_event
-        self.records = read_decisions(path)
+        self.records, broken = _read(path)
+        if broken:
+            self._set_aside(quarantine, broken)
+
+    def _set_aside(self, quarantine: Path, broken: list[int]) -> None:
+        quarantine.mkdir(parents=True, exist_ok=True)
+        target = quarantine / f"{self.path.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}{self.path.suffix}"
+        self.path.rename(target)
+        self._write()
+        lines = ", ".join(map(str, broken))
+        text = f"{self.path}: no decision in line {lines}; the other {len(self.records)} count, the file is now {target}"
+        self._on_event(Note(stage=Stage.TRAIN, text=text, level="warning"))
 
     def add(self, decision: DecisionKind, step: int, **facts: Any) -> Decision:
         """Write a decision down, then tell it."""

@@ -73,7 +73,7 @@ def _work(
     folder = student.folder(card, on_event)
     train_file, held_out_file = _token_files(staged, source, folder, config.max_length, on_event)
     logprobs = source / teacher.FILE if config.needs_logprobs else None
-    decisions = Decisions(content / _DECISIONS, on_event)
+    decisions = Decisions(content / _DECISIONS, on_event, quarantine)
     training = Training(
         config=digest_of(config.shaping()),
         rows=digest_of([sha256_of(path) for path in (train_file, held_out_file, *([logprobs] if logprobs else []))]),

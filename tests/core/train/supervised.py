@@ -183,7 +183,7 @@ def supervise(run: dict[str, Any], request: TrainRequest) -> dict[str, Any]:
         if event.kind == "train-step" and event.step >= run.get("supervisor_killed_after", 10**9):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    decisions = Decisions(folder / "decisions.jsonl", hear)
+    decisions = Decisions(folder / "decisions.jsonl", hear, folder / "quarantine")
     kept = Kept(Path(request.checkpoints), folder / "quarantine", request.training, decisions, hear)
     before = checkpoints.all_in(Path(request.checkpoints))
     several = attended_worker.module("core.train.launch.worker") if request.config.parallel.processes > 1 else None

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.errors import ManifestBroken
 from core.events import Event, ignore
 from core.train.alarm import Alarm
 from core.train.course import Course
-from core.train.decision import Decision, Decisions, Standing, standing_of
+from core.train.decision import Decision, Decisions, Standing, read_decisions, standing_of
 
 SPIKE = Alarm(kind="spike", metric="loss", step=21, figure=9.0, limit=5.0, baseline=3.0)
 
 
 def log(path: Path, heard: list[Event] | None = None) -> Decisions:
-    return Decisions(path / "decisions.jsonl", ignore if heard is None else heard.append)
+    return Decisions(path / "decisions.jsonl", ignore if heard is None else heard.append, path / "quarantine")
 
 
 def test_another_process_reads_what_was_decided_and_stands_where_the_first_stood(tmp_path):
@@ -43,6 +45,29 @@ def test_what_has_no_event_of_its_own_is_told_and_going_back_is_told_as_a_warnin
     told = [(event.decision, event.level, event.to_step) for event in heard]
     assert told == [("halted", "info", 16), ("rolled-back", "warning", 16)]
     assert heard[1].text == f"{SPIKE.text}; back to step 16; learning rate x 0.5"
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\x00" * 60 + b"\n", b'{"decision": "rolled\n', b'{"decision": "news", "step": 3}\n', b"\xff\n", b"7\n"]
+)
+def test_a_damaged_log_goes_on_with_the_lines_that_are_whole_and_is_kept_aside(tmp_path, damage):
+    first = log(tmp_path)
+    first.add("rolled-back", 30, to_step=24, learning_rate_factor=0.5)
+    first.add("shrunk", 31, to_step=24, micro_batch=2)
+    path = tmp_path / "decisions.jsonl"
+    one, other = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(one + damage + other)
+    with pytest.raises(ManifestBroken, match=r"decisions\.jsonl:2 holds no decision"):
+        read_decisions(path)
+    heard: list[Event] = []
+    assert log(tmp_path, heard).records == first.records
+    assert path.read_bytes() == one + other
+    (aside,) = (tmp_path / "quarantine").iterdir()
+    assert aside.read_bytes() == one + damage + other
+    (note,) = heard
+    assert f"{path}: no decision in line 2; the other 2 count, the file is now {aside}" == note.text
+    assert log(tmp_path, heard).records == first.records
+    assert len(heard) == 1
 
 
 def restarted(step: int) -> Decision:

@@ -25,7 +25,7 @@ def heard() -> list[Event]:
 
 
 def decisions_at(folder: Path, heard: list[Event]) -> Decisions:
-    return Decisions(folder / "decisions.jsonl", heard.append)
+    return Decisions(folder / "decisions.jsonl", heard.append, folder / "quarantine")
 
 
 def kept_at(root: Path, decisions: Decisions, heard: list[Event]) -> Kept:

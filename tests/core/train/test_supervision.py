@@ -113,7 +113,7 @@ def test_a_second_supervisor_of_the_same_training_is_refused_and_starts_nothing(
         raise AssertionError("a worker was started")
 
     workers = tmp_path / "workers"
-    decisions = Decisions(tmp_path / "decisions.jsonl", ignore)
+    decisions = Decisions(tmp_path / "decisions.jsonl", ignore, tmp_path / "q")
     hands = Hands(workers, Kept(tmp_path / "c", tmp_path / "q", None, decisions, ignore), decisions, ignore, never)
     request = TrainRequest.model_construct(config=TrainConfig(student="tiny"))
     with (
