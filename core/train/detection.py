@@ -203,19 +203,36 @@ class StuckDetector:
         self._heard_s = now_s
         self._step = 0
         self._times: deque[float] = deque(maxlen=limits.window_steps)
+        self._is_saving = False
+        self._longest_save_s: float | None = None
 
     def stepped(self, step: int, now_s: float) -> None:
         """Note that a step has ended."""
         self._times.append(max(0.0, now_s - self._heard_s))
-        self._step, self._heard_s = step, now_s
+        self._step = step
+        self.alive(now_s)
 
     def alive(self, now_s: float) -> None:
-        """Note any other sign of life, such as progress of an evaluation or a save; its time is no step's."""
-        self._heard_s = now_s
+        """Note any other sign of life, such as progress of an evaluation; its time is no step's."""
+        self._heard_s, self._is_saving = now_s, False
+
+    def saving(self, now_s: float) -> None:
+        """Note that a checkpoint is being written, in silence: it is judged by the saves before, the first as a first step."""
+        self._heard_s, self._is_saving = now_s, True
+
+    def saved(self, now_s: float) -> None:
+        """Note that the checkpoint is written."""
+        self._longest_save_s = max(self._longest_save_s or 0.0, now_s - self._heard_s)
+        self.alive(now_s)
+
+    def _usual_s(self) -> float | None:
+        if self._is_saving:
+            return self._longest_save_s
+        return statistics.median(self._times) if len(self._times) >= self._limits.stuck_after_steps else None
 
     def check(self, now_s: float) -> Alarm | None:
         """Say whether the worker is stuck now."""
-        usual = statistics.median(self._times) if len(self._times) >= self._limits.stuck_after_steps else None
+        usual = self._usual_s()
         limit = self._limits.first_step_s
         if usual is not None:
             limit = max(self._limits.stuck_min_s, self._limits.stuck_multiple * usual)

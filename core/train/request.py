@@ -8,6 +8,7 @@ from core.train.checkpoints import Training
 from core.train.course import Course
 
 WORKERS = "workers"  # in a training's scratch folder: a folder for every start of the worker
+SAVING = "checkpoint, saving"  # the task of the Progress that is told before a checkpoint is written
 
 
 class TrainRequest(Contract):

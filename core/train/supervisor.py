@@ -11,7 +11,7 @@ from typing import Any
 from core import attended_worker
 from core.attended_worker import Launch, Worker
 from core.errors import EdgekilnError, GpuFault, OutOfMemory, ProcessFailed, TrainingDiverged
-from core.events import Event, Leaving, MemoryLow, OnEvent, TrainStep
+from core.events import CheckpointSaved, Event, Leaving, MemoryLow, OnEvent, Progress, TrainStep
 from core.files import read_json_lines
 from core.sinks import describe
 from core.train import checkpoints, faults, halted, ladder, retention
@@ -22,7 +22,7 @@ from core.train.detection import StepDetector, StuckDetector
 from core.train.halted import Halt, Halted
 from core.train.kept import Kept
 from core.train.ladder import Move
-from core.train.request import TrainRequest, TrainResult
+from core.train.request import SAVING, TrainRequest, TrainResult
 from core.worker_process import failure_in
 
 GRACE_S = 25.0  # the worker saves before it ends; who stops us kills 30 s after a notice (GCP, Kubernetes)
@@ -150,7 +150,7 @@ class Supervisor:
         if isinstance(event, MemoryLow):
             self._low = event
         if not isinstance(event, TrainStep):
-            stuck.alive(time.monotonic())
+            _note_life(event, stuck)
             return
         self._step = event.step
         stuck.stepped(event.step, time.monotonic())
@@ -280,3 +280,13 @@ class Supervisor:
             except (EdgekilnError, WorkerLost) as error:
                 return f"its held-out loss could not be measured: {error}"
         return f"held-out loss {loss:.4g}"
+
+
+def _note_life(event: Event, stuck: StuckDetector) -> None:
+    now_s = time.monotonic()
+    if isinstance(event, Progress) and event.task == SAVING:
+        stuck.saving(now_s)
+    elif isinstance(event, CheckpointSaved):
+        stuck.saved(now_s)
+    else:
+        stuck.alive(now_s)

@@ -33,7 +33,7 @@ from core.train.halted import Evidence, Halt, Halted
 from core.train.headroom import Headroom
 from core.train.held_out.worker import IGNORED, Evaluation
 from core.train.metrics import Metrics, speed_key
-from core.train.request import TrainRequest
+from core.train.request import SAVING, TrainRequest
 from core.train.several import worker as several
 from core.train.shards import worker as shards
 from core.train.state import worker as state
@@ -298,8 +298,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
         due = (self._around.cadence.due(step) and several.is_first()) or stop.advises_save()
         due, asked, forbidden = several.some_say(due, stop.is_asked(), not stop.allows(self._around.cadence.save_s))
         is_before_suspect = step + 1 == self._around.request.suspect
-        wanted = due or evaluate or asked or is_before_suspect or step == self.state.max_steps
-        if wanted and not forbidden:
+        if not forbidden and (due or evaluate or asked or is_before_suspect or step == self.state.max_steps):
             self._save()
         if asked:
             stop.obey()
@@ -340,6 +339,7 @@ class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # trl carries no types
     def _save(self) -> None:
         around, step = self._around, self.state.global_step
         folder, scratch = Path(around.request.checkpoints), Path(self.args.output_dir)
+        around.on_event(Progress(stage=Stage.TRAIN, task=SAVING, done=step, total=self.state.max_steps, unit="steps"))
         with around.cadence.saving():
             written = scratch / f"step-{step}"
             if several.is_first():

@@ -120,6 +120,9 @@ class Fault:
 
         worker.ExactTrainer.train, worker.ExactTrainer.training_step = remember, step
         self._rooms = list[Room]()
+        if "save_s" in asked:
+            keep = worker.ExactTrainer._keep
+            worker.ExactTrainer._keep = lambda *given: (time.sleep(asked["save_s"]), keep(*given))
         if "roomy" in asked:
             worker.Gauges.rooms = lambda _gauges: self._rooms
 

@@ -231,3 +231,20 @@ def test_a_fast_worker_may_be_silent_for_the_least_time() -> None:
         detector.stepped(step, step / 1000)
     assert detector.check(59.0) is None
     assert detector.check(61.0) is not None
+
+
+def test_a_save_is_judged_by_the_saves_before_it_and_the_first_like_a_first_step() -> None:
+    detector = StuckDetector(DetectionLimits(stuck_multiple=10, stuck_min_s=60, first_step_s=1800), now_s=0.0)
+    for step in range(1, 6):
+        detector.stepped(step, float(step))
+    detector.saving(5.0)
+    assert detector.check(1805.0) is None
+    assert detector.check(1806.0) is not None
+    detector.saved(75.0)
+    detector.stepped(6, 76.0)
+    assert detector.check(137.0) is not None
+    detector.saving(77.0)
+    assert detector.check(777.0) is None
+    stuck = detector.check(778.0)
+    assert stuck is not None
+    assert (stuck.limit, stuck.baseline) == (700, 70)

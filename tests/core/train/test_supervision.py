@@ -135,6 +135,7 @@ LONG_RUNS: list[tuple[str, dict[str, Any]]] = [
     ("poison-told", supervised(ONLY_TELLS, poisoned=list(POISONED))),
     ("killed", supervised(faults={"0001": {"after": 21, "signal": signal.SIGKILL}})),
     ("hung", supervised(IMPATIENT, faults={"0001": {"after": 21, "hangs": True}})),
+    ("slow-to-save", supervised(IMPATIENT, faults={"each": {"after": 0, "save_s": 3.0}})),
     ("memory", supervised(WIDE, faults={"each": {"after": 0, "fits": 1}})),
     ("cramped", supervised(WIDE, faults={"each": {"after": 0, "roomy": 1}})),
     ("cramped-and-killed", supervised(WIDE, faults={"0001": {"after": 0, "roomy": 1, "dies_of_it": True}})),
@@ -190,6 +191,12 @@ def test_a_worker_that_hangs_is_killed_and_starts_again(trained_long):
     assert (decision["decision"], decision["step"], decision["to_step"]) == ("restarted", 21, 16)
     assert "silence_s lasts too long" in decision["reason"]
     assert trained_long.outcome("hung") == trained_long.outcome("whole")
+
+
+@pytest.mark.full
+def test_a_worker_whose_saves_take_longer_than_its_silence_may_last_is_let_be(trained_long):
+    assert decisions(trained_long, "slow-to-save") == []
+    assert trained_long.outcome("slow-to-save") == trained_long.outcome("whole")
 
 
 @pytest.mark.full
