@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from core.contract import Stage
-from core.errors import ProcessFailed, Terminated, TrainingDiverged
+from core.errors import OutOfMemory, ProcessFailed, Terminated, TrainingDiverged
 from core.events import Evaluated, Event, OnEvent, Progress, TrainStep, TrialEnded
 from core.files import digest_of, read_json_lines
 from core.nouns import Adapter
@@ -95,7 +95,7 @@ def _run(request: TrialsRequest, trials: Trials, trial: Trial, on_event: OnEvent
             record = trials.end(trial, "stopped", str(error))
         except TrainingDiverged as error:
             record = trials.end(trial, "diverged", error.problem)
-        except ProcessFailed as error:
+        except (OutOfMemory, ProcessFailed) as error:
             record = trials.end(trial, "failed", error.problem)
         shutil.rmtree(root)
         return record

@@ -20,7 +20,7 @@ import yaml
 from core import config as configuration
 from core.config import SearchConfig, TrainConfig
 from core.contract import Stage
-from core.errors import BadConfig, BudgetReached, TrainingDiverged, UsageError
+from core.errors import BadConfig, BudgetReached, OutOfMemory, TrainingDiverged, UsageError
 from core.events import Event
 from core.nouns import SearchReport
 from core.report.run_page import run_page
@@ -28,7 +28,9 @@ from core.report.search import read_trials
 from core.runs import RunRecord, RunStatus
 from core.search.joining import join
 from core.search.range_test.curve import Curve
+from core.search.request import TrialsRequest
 from core.search.search import search
+from core.search.trial import worker as trial_worker
 from core.trace import trace
 from core.workspace import Workspace, load, open_workspace
 
@@ -218,6 +220,28 @@ def test_a_diverged_trial_is_a_result_with_its_reason(tiny_student, tmp_path):
     (told,) = case.kinds("trial-ended")
     assert told.outcome == "diverged"
     assert "is nan" in told.reason or "is inf" in told.reason
+
+
+def test_a_trial_that_memory_does_not_suffice_for_has_failed_and_the_next_is_taken(tmp_path, monkeypatch):
+    def too_large(*_: Any) -> Any:
+        raise OutOfMemory("memory ran out while training: CUDA out of memory.", remedy="...")
+
+    monkeypatch.setattr(trial_worker, "train", too_large)  # no CPU can be asked for a GPU's memory that runs out
+    monkeypatch.setattr(trial_worker.signal, "signal", lambda *_: None)
+    workspace = open_workspace(tmp_path / "workspace")
+    request = TrialsRequest(
+        study=str(tmp_path / "study"),
+        workspace=str(workspace.root),
+        labeled=drive.labeled(workspace, ROWS),
+        search=SearchConfig.model_validate({**SEARCH, "max_failed": 3}),
+        train=TrainConfig.model_validate(TRAIN),
+        beside=None,
+    )
+    events: list[Event] = []
+    assert trial_worker.work(request, tmp_path, events.append).ended == 2
+    told = [event for event in events if event.kind == "trial-ended"]
+    assert [event.outcome for event in told] == ["failed", "failed"]
+    assert "CUDA out of memory" in told[0].reason
 
 
 @pytest.mark.full
