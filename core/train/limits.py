@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from core.field_types import EndpointUrl
 from core.section import Operational, Section
@@ -116,6 +117,22 @@ class DetectionLimits(Section):
     reference_rows: Annotated[int, Operational] = Field(
         default=32, ge=4, le=1024, description="Other rows that a suspicious step's rows are compared with"
     )
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        """Refuse limits with which a detector could never say anything."""
+        for name in ("min_steps", "stuck_after_steps"):
+            if (steps := getattr(self, name)) > self.window_steps:
+                raise ValueError(f"{name}={steps} > window_steps={self.window_steps}: there would never be a baseline")
+        least = 1 / math.factorial(self.held_out_window)  # of one order among all
+        if self.trend_p < least:
+            raise ValueError(
+                f"trend_p={self.trend_p:g} < {least:.2g}, the least chance of a trend in held_out_window="
+                f"{self.held_out_window} losses: none would ever be seen"
+            )
+        if self.min_rise > self.max_rise:
+            raise ValueError(f"min_rise={self.min_rise:g} > max_rise={self.max_rise:g}: a rising loss is allowed less")
+        return self
 
 
 class SupervisionLimits(Section):

@@ -9,6 +9,7 @@ import sys
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from core.train.alarm import Alarm
 from core.train.detection import StepDetector, StuckDetector
@@ -248,3 +249,18 @@ def test_a_save_is_judged_by_the_saves_before_it_and_the_first_like_a_first_step
     stuck = detector.check(778.0)
     assert stuck is not None
     assert (stuck.limit, stuck.baseline) == (700, 70)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"window_steps": 8}, "min_steps=16 > window_steps=8"),
+        ({"window_steps": 64, "stuck_after_steps": 65}, "stuck_after_steps=65 > window_steps=64"),
+        ({"held_out_window": 5, "trend_p": 0.008}, r"trend_p=0\.008 < 0\.0083"),
+        ({"min_rise": 0.3}, r"min_rise=0\.3 > max_rise=0\.2"),
+    ],
+)
+def test_limits_that_no_training_could_ever_pass_are_refused(limits: dict[str, float], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        DetectionLimits.model_validate(limits)
+    assert DetectionLimits(window_steps=16, held_out_window=5, trend_p=0.0084)
