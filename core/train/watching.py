@@ -77,7 +77,10 @@ class Watched:
 
     @property
     def _content(self) -> Path:
-        return self._staged / "content" if self._staged.is_dir() else self._published
+        """Where it writes; what it wrote, once that was published, though its scratch folder may still be cleared away."""
+        under_work = self._staged / "content"
+        is_published = not under_work.is_dir() and (self._published / MANIFEST).exists()
+        return under_work if self._staged.is_dir() and not is_published else self._published
 
     def look(self) -> Seen:
         """Return how it stands now."""
@@ -90,7 +93,7 @@ class Watched:
         kept = checkpoints.all_in(self._staged / "checkpoints")
         return Seen(
             training=self.training,
-            student=self._student(),
+            student=self._student(content),
             state=state,
             why=why,
             start=recorded.start,
@@ -114,10 +117,17 @@ class Watched:
                 "starting",
                 f"no worker writes yet; {_small_text(self._workspace.root / 'lock') or 'a process'} is at work",
             )
-        failure = _json(self._newest("failure.json"))
-        if failure is not None:
-            return "stopped", str(failure.get("problem"))
+        if (why := self._why_it_ended(content)) is not None:
+            return "stopped", why
         return "killed", "nobody works on it; the same command goes on at its newest checkpoint"
+
+    def _why_it_ended(self, content: Path) -> str | None:
+        """Return what the supervisor gave up for or the newest worker ended with; an earlier worker's end was mended."""
+        decided = _decisions(content / _DECISIONS)
+        if decided and decided[-1].get("decision") == "gave-up":
+            return str(decided[-1].get("reason"))
+        failure = self._of_newest_worker("failure.json")
+        return None if failure is None else str(failure.get("problem"))
 
     def _verdict(self) -> tuple[State, str | None]:
         try:
@@ -131,17 +141,18 @@ class Watched:
             f"held-out loss {adapter.base_held_out_loss:.4f} -> {adapter.held_out_loss:.4f} ({-gain:+.4f}), {verdict}",
         )
 
-    def _student(self) -> str | None:
-        published = _json(self._published / MANIFEST) if not self._staged.is_dir() else None
+    def _student(self, content: Path) -> str | None:
+        published = _json(self._published / MANIFEST) if content == self._published else None
         if published is not None:
-            return str(published.get("student", {}).get("name"))
-        asked = _json(self._newest("request.json"))
+            student = published.get("student")
+            return str(student.get("name")) if isinstance(student, dict) else None
+        asked = self._of_newest_worker("request.json")
         return None if asked is None else str(asked.get("student_name"))
 
-    def _newest(self, name: str) -> Path:
-        """Return the newest file of a name among those that its workers left, or where the first would be."""
-        folder = self._staged / WORKERS
-        return max(folder.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime, default=folder / name)
+    def _of_newest_worker(self, name: str) -> dict[str, Any] | None:
+        """Return what a file of the worker that was started last holds, None where there is none."""
+        newest = max((self._staged / WORKERS).glob("*/request.json"), default=None)
+        return None if newest is None else _json(newest.with_name(name))
 
     def _eta(self) -> Span | None:
         start = self._recorded.start

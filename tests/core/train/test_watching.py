@@ -56,6 +56,41 @@ def test_one_that_ended_with_an_error_says_which(workspace):
     assert (seen.state, seen.why) == ("stopped", "the loss of step 6 is nan")
 
 
+def test_one_that_was_mended_and_then_killed_does_not_say_what_was_mended(workspace):
+    close(begun(workspace))
+    workers = workspace.staging(Stage.TRAIN, TRAINING) / "workers"
+    (workers / "0002").mkdir()
+    (workers / "0002" / "request.json").write_text('{"student_name": "tiny"}', encoding="utf-8")
+    (workers / "0001" / "failure.json").write_text('{"problem": "step 6: loss is a spike"}', encoding="utf-8")
+    assert Watched(workspace, TRAINING).look().state == "killed"
+
+
+def test_one_that_was_given_up_says_why_though_its_last_worker_only_measured(workspace):
+    close(begun(workspace))
+    staging = workspace.staging(Stage.TRAIN, TRAINING)
+    decided = '{"decision": "halted", "step": 6}\n{"decision": "gave-up", "step": 6, "reason": "tried: twice back"}\n'
+    (staging / "content" / "decisions.jsonl").write_text(decided, encoding="utf-8")
+    seen = Watched(workspace, TRAINING).look()
+    assert (seen.state, seen.why) == ("stopped", "tried: twice back")
+
+
+def test_one_whose_scratch_folder_a_kill_left_behind_its_artifact_is_finished(workspace):
+    adapter = trained(workspace, host="h")
+    left = workspace.staging(Stage.TRAIN, adapter.artifact_id) / "checkpoints" / "step-00000008"
+    left.mkdir(parents=True)
+    seen = Watched(workspace, adapter.artifact_id).look()
+    assert (seen.state, seen.student, len(seen.curve)) == ("finished", "x", 40)
+
+
+def test_a_manifest_that_is_damaged_is_told_and_breaks_nothing(workspace):
+    adapter = trained(workspace, host="h")
+    manifest = workspace.folder(Stage.TRAIN, adapter.artifact_id) / "manifest.json"
+    manifest.write_text('{"student": "x"}', encoding="utf-8")
+    seen = Watched(workspace, adapter.artifact_id).look()
+    assert (seen.state, seen.student) == ("stopped", None)
+    assert "manifest" in seen.why
+
+
 def test_one_that_is_finished_is_followed_from_its_staging_folder_to_its_artifact(workspace):
     adapter = trained(workspace, host="h")
     seen = Watched(workspace, adapter.artifact_id).look()
