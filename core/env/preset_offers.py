@@ -35,7 +35,7 @@ class Offer(Contract):
 
     `need_bytes` is the estimated peak where it is for, None for a student of unknown shape; `fits` says whether it can be
     trained with here, None where that cannot be told, and `why` in words. `time` is what a training of the workspace's newest
-    labelled rows would take, None unless trainings of that speed ran on this machine.
+    labelled rows would take, None unless trainings of that speed ran on this machine, and for packed rows.
     """
 
     preset: Preset
@@ -128,10 +128,10 @@ def _newest_rows(workspace: Workspace | None) -> int | None:
 def _time(preset: Preset, train: TrainConfig, job: tuple[Workspace, int], host: HostFacts, gpu: Room | None) -> Span | None:
     workspace, rows = job
     on_gpu = preset.device == "cuda"
-    if on_gpu and gpu is None:
+    if train.packing or (on_gpu and gpu is None):  # how many packs the rows make is not known before they are packed
         return None
     device = gpu.name if on_gpu and gpu else host.cpu_model or "CPU"
-    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps * train.parallel.processes
     paces = earlier_paces(workspace, speed_key(train), device, host.fingerprint)
     return whole(paces, rows, batch, train.num_train_epochs)
 

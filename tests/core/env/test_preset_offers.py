@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from core import catalogue, config
+from core.contract import Stage
 from core.env.fit import Room
 from core.env.host import read_host
 from core.env.preset_offers import judged, offer_presets
@@ -72,3 +76,28 @@ def test_the_time_is_told_where_a_training_of_that_speed_ran_on_this_machine_and
     assert any("16 rows of the newest labelled dataset" in note for note in found.notes)
     elsewhere = offer_presets("demo", ("train.max_length=64",), workspace)
     assert {offer.time for offer in elsewhere.offers} == {None}
+
+
+def one_second_a_step(workspace, **changes) -> None:
+    """Publish a training on this machine whose steps took a second each."""
+    host = read_host()
+    adapter = trained(workspace, host=host.fingerprint, device_name=host.cpu_model or "CPU", **changes)
+    path = workspace.folder(Stage.TRAIN, adapter.artifact_id) / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for second, line in enumerate(lines):
+        line["at"] = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)).isoformat()
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+
+def test_two_processes_take_half_the_steps_and_of_packed_rows_nobody_knows_how_many(workspace):
+    labeled(workspace, rows=640)
+    told = {}
+    for name in ("parallel.processes=1", "parallel.processes=2", "packing=true"):
+        key, _, value = name.partition("=")
+        one_second_a_step(workspace, **{key: value})
+        offers = offer_presets("demo", (f"train.{name}",), workspace).offers
+        told[name] = next(offer.time for offer in offers if offer.preset.name == "cpu-tiny")
+    one, two = told["parallel.processes=1"], told["parallel.processes=2"]
+    assert one.low_s < 160 < one.high_s  # 640 rows twice, 8 rows a step
+    assert (two.low_s, two.high_s) == (one.low_s / 2, one.high_s / 2)
+    assert told["packing=true"] is None
