@@ -67,12 +67,13 @@ _KINDS: dict[str, TypeAdapter[Any]] = {
 
 
 class Point(NamedTuple):
-    """A step as it is kept of a long training; `wall_s` is from the line before, None across a start."""
+    """A step as it is kept of a long training; `wall_s` is from the step before, None across a start."""
 
     step: int
     loss: float
     grad_norm: float | None
     wall_s: float | None
+    step_s: float
 
 
 class Recorded:
@@ -138,10 +139,11 @@ class Recorded:
         self._line_before = None
 
     def _step(self, line: Step) -> None:
-        wall = (line.at - self._line_before).total_seconds() if self._line_before is not None else None
+        since = None if self._line_before is None else (line.at - self._line_before).total_seconds()
+        wall = None if since is None else max(since, line.step_s)  # a clock that was put back tells too little
         while self.points and self.points[-1].step >= line.step:
             self.points.pop()
-        self.points.append(Point(line.step, line.loss, line.grad_norm, wall))
+        self.points.append(Point(line.step, line.loss, line.grad_norm, wall, line.step_s))
         self.last, self._line_before = line, line.at
         self.tokens += line.tokens
         self.trained_tokens += line.trained_tokens

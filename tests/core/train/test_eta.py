@@ -24,7 +24,7 @@ def walls(seed: int, steps: int) -> list[float]:
 
 
 def points(times: list[float]) -> list[Point]:
-    return [Point(step, 1.0, None, seconds if step > 1 else None) for step, seconds in enumerate(times, 1)]
+    return [Point(step, 1.0, None, seconds if step > 1 else None, seconds) for step, seconds in enumerate(times, 1)]
 
 
 @pytest.mark.parametrize(("share", "least_often", "widest"), [(0.4, 0.9, 0.4), (0.6, 0.9, 0.35), (0.9, 0.9, 0.4)])

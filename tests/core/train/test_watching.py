@@ -132,10 +132,10 @@ def test_the_newest_training_is_the_one_that_was_worked_on_last(workspace):
 
 
 def test_a_long_curve_keeps_its_extremes_and_leaves_out_what_is_no_number():
-    points = [Point(step, 9.0 if step == 777 else 1.0, 0.5, None) for step in range(1, 10_001)]
-    points[100] = Point(101, float("nan"), float("inf"), None)
+    points = [Point(step, 9.0 if step == 777 else 1.0, 0.5, None, 1.0) for step in range(1, 10_001)]
+    points[100] = Point(101, float("nan"), float("inf"), None, 1.0)
     drawn = curve(points)
     assert len(drawn) <= 400
     assert max(bucket.loss_max for bucket in drawn) == 9.0
     assert drawn[-1].step == 10_000
-    assert curve([Point(1, float("nan"), None, None)])[0].loss_mean is None
+    assert curve([Point(1, float("nan"), None, None, 1.0)])[0].loss_mean is None
