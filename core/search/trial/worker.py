@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 from core.contract import Stage
 from core.errors import OutOfMemory, ProcessFailed, Terminated, TrainingDiverged
 from core.events import Evaluated, Event, OnEvent, Progress, TrainStep, TrialEnded
-from core.files import digest_of, read_json_lines
+from core.files import digest_of
 from core.nouns import Adapter
 from core.search.record import Measured, TrialRecord
 from core.search.request import TrialsDone, TrialsRequest
 from core.search.rows import rows_for_trials
 from core.search.space import trial_config
 from core.search.study import Trials
+from core.train.recorded import Recorded
 from core.train.train import train
 from core.worker_process import main
 from core.workspace import Workspace, open_workspace
@@ -115,12 +116,12 @@ def _alone_in(root: Path) -> Iterator[None]:
 
 
 def _measured(workspace: Workspace, adapter: Adapter) -> Measured:
-    metrics = workspace.folder(Stage.TRAIN, adapter.artifact_id) / "metrics.jsonl"
-    step_s = {line["step"]: float(line["step_s"]) for line in read_json_lines(metrics) if "step_s" in line}
+    recorded = Recorded(workspace.folder(Stage.TRAIN, adapter.artifact_id) / "metrics.jsonl")
+    recorded.refresh()
     return Measured(
         held_out_loss=adapter.held_out_loss,
         base_held_out_loss=adapter.base_held_out_loss,
-        training_s=sum(step_s.values()),
+        training_s=sum(point.step_s for point in recorded.points),
         trainable_parameters=adapter.trainable_parameters,
         steps=adapter.steps,
     )

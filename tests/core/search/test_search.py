@@ -33,6 +33,7 @@ from core.search.search import search
 from core.search.trial import worker as trial_worker
 from core.trace import trace
 from core.workspace import Workspace, load, open_workspace
+from tests.core.train.sample_trainings import trained
 
 REPOSITORY = Path(__file__).parents[3]
 _spec = importlib.util.spec_from_file_location("drive", REPOSITORY / "tests/core/train/drive.py")
@@ -220,6 +221,15 @@ def test_a_diverged_trial_is_a_result_with_its_reason(tiny_student, tmp_path):
     (told,) = case.kinds("trial-ended")
     assert told.outcome == "diverged"
     assert "is nan" in told.reason or "is inf" in told.reason
+
+
+def test_a_line_that_a_kill_cut_off_in_a_trials_metrics_ends_no_search(workspace):
+    adapter = trained(workspace, host="h")
+    path = workspace.folder(Stage.TRAIN, adapter.artifact_id) / "metrics.jsonl"
+    step_s = sum(json.loads(line).get("step_s", 0.0) for line in path.read_text(encoding="utf-8").splitlines())
+    path.write_bytes(b'{"kind": "step", "step": 2, "lo\n' + path.read_bytes())
+    measured = trial_worker._measured(workspace, adapter)
+    assert (measured.steps, measured.training_s) == (40, pytest.approx(step_s))
 
 
 def test_a_trial_that_memory_does_not_suffice_for_has_failed_and_the_next_is_taken(tmp_path, monkeypatch):
