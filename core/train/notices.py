@@ -23,6 +23,7 @@ from core.metadata_service import Answer, MetadataService
 # what a question may raise; pydantic's errors are ValueErrors, a date with a number too large is an OverflowError
 TROUBLE = (OSError, http.client.HTTPException, ValueError, OverflowError)
 _TIMEOUT_S = 2.0
+_CLOCKS_APART = timedelta(seconds=5)  # less is as likely the whole seconds of a header and the answer's way
 
 Kind = Literal["sigterm", "terminate", "stop", "hibernate", "preempt", "maintenance", "reboot", "redeploy", "rebalance"]
 
@@ -80,6 +81,15 @@ def _require(answer: Answer, path: str) -> str:
     return answer.text
 
 
+def _by_our_clock(moment: datetime, answer: Answer) -> datetime:
+    """Return a time that a cloud names by this machine's clock, which may be minutes wrong; its answer says what time it is."""
+    try:
+        apart = datetime.now(UTC) - parsedate_to_datetime(answer.headers["date"])
+    except (KeyError, ValueError, TypeError):
+        return moment
+    return moment + apart if abs(apart) > _CLOCKS_APART else moment
+
+
 class _InstanceAction(_Told):
     action: str
     time: AwareDatetime
@@ -106,29 +116,33 @@ class Aws:
         return False
 
     def _action(self, service: MetadataService) -> Notice | None:
-        text = self._read(service, "/latest/meta-data/spot/instance-action")
-        if text is None:
+        answer = self._read(service, "/latest/meta-data/spot/instance-action")
+        if answer is None:
             return None
-        told = _InstanceAction.model_validate_json(text)
-        at = self._heard[0].of(text)
+        told = _InstanceAction.model_validate_json(answer.text)
+        at = self._heard[0].of(answer.text)
         kinds: dict[str, Kind] = {"stop": "stop", "hibernate": "hibernate"}
         kind = kinds.get(told.action, "terminate")
         # hibernation begins with its notice, whatever time that names
-        return Notice(source="AWS", at=at, deadline=at if kind == "hibernate" else told.time, kind=kind)
+        deadline = at if kind == "hibernate" else _by_our_clock(told.time, answer)
+        return Notice(source="AWS", at=at, deadline=deadline, kind=kind)
 
     def _rebalance(self, service: MetadataService) -> Notice | None:
-        text = self._read(service, "/latest/meta-data/events/recommendations/rebalance")
-        if text is None:
+        answer = self._read(service, "/latest/meta-data/events/recommendations/rebalance")
+        if answer is None:
             return None
-        _Rebalance.model_validate_json(text)
-        return Notice(source="AWS", at=self._heard[1].of(text), deadline=None, kind="rebalance")
+        _Rebalance.model_validate_json(answer.text)
+        return Notice(source="AWS", at=self._heard[1].of(answer.text), deadline=None, kind="rebalance")
 
-    def _read(self, service: MetadataService, path: str) -> str | None:
+    def _read(self, service: MetadataService, path: str) -> Answer | None:
         answer = self._get(service, path)
         if answer.status == http.HTTPStatus.UNAUTHORIZED:
             self._token = ""
             answer = self._get(service, path)
-        return None if answer.status == http.HTTPStatus.NOT_FOUND else _require(answer, path)
+        if answer.status == http.HTTPStatus.NOT_FOUND:
+            return None
+        _require(answer, path)
+        return answer
 
     def _get(self, service: MetadataService, path: str) -> Answer:
         if not self._token:
@@ -234,7 +248,8 @@ class Azure:
 
     def _scheduled(self, service: MetadataService) -> Notice | None:
         timeout_s = _TIMEOUT_S if self._answered else self._FIRST_S
-        text = _require(service.ask("GET", self._EVENTS, self._HEADERS, timeout_s=timeout_s), self._EVENTS)
+        answer = service.ask("GET", self._EVENTS, self._HEADERS, timeout_s=timeout_s)
+        text = _require(answer, self._EVENTS)
         self._answered = True
         listed = [event for event in _Events.model_validate_json(text).events if event.type in self._KINDS]
         ours = self._ours(listed, service)
@@ -245,7 +260,8 @@ class Azure:
         alone = len(event.resources) == 1 and self._name is not None
         self._ours_alone = event.identifier if alone else None
         at = self._heard.of(f"{event.identifier} {event.status}")
-        deadline = at if event.status == "Started" else max(at, _begins(event))
+        has_begun = event.status == "Started" or not event.not_before
+        deadline = at if has_begun else max(at, _by_our_clock(_begins(event), answer))
         return Notice(source="Azure", at=at, deadline=deadline, kind=self._KINDS[event.type])
 
     def _ours(self, events: Iterable[_Event], service: MetadataService) -> list[_Event]:

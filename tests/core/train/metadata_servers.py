@@ -37,6 +37,7 @@ class Cloud(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[tuple[str, str]] = []
         self.fault: tuple[int, bytes] | None = None
+        self.ahead_s = 0.0  # of this machine's clock
         self.changed = threading.Condition()
 
     @property
@@ -170,6 +171,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the server's own signature
         pass
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string((timestamp or time.time()) + self.server.ahead_s)
 
     def handle_one_request(self) -> None:
         try:

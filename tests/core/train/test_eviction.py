@@ -102,6 +102,16 @@ def test_a_notice_that_comes_late_leaves_no_time_for_a_save(provider: str) -> No
         assert not watcher.fits(0.5)
 
 
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+@pytest.mark.parametrize("provider", ["AWS", "Azure"])
+def test_a_deadline_is_told_by_this_machines_clock_however_wrong_that_is(provider: str, ahead_s: int) -> None:
+    with served(CLOUDS[provider]()) as cloud, watching(cloud, provider) as watcher:
+        cloud.ahead_s = ahead_s
+        cloud.notify(seconds=60 + ahead_s)
+        assert 57 < seconds_left(heard(watcher)) <= 61
+        assert (watcher.fits(40), watcher.fits(61)) == (True, False)
+
+
 def test_a_notice_is_heard_while_the_main_thread_evaluates(tmp_path: Path) -> None:
     with served(GcpCloud()) as cloud, watching(cloud, "GCP") as watcher:
         until(lambda: cloud.held)
