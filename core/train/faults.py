@@ -12,8 +12,9 @@ _MEMORY = re.compile(
     r"out of memory|CUDA_ERROR_OUT_OF_MEMORY|can't allocate memory|not enough memory|CUBLAS_STATUS_ALLOC_FAILED", re.I
 )
 _GPU = re.compile(r"CUDA (driver )?error|CUDNN_STATUS|CUBLAS_STATUS|CUSOLVER|NCCL error|uncorrectable ECC|Xid", re.I)
-_XID = re.compile(r"NVRM: Xid.*")
+_XID = re.compile(r"^\[ *(\d+\.\d+)\] (NVRM: Xid.*)", re.M)
 _LOG_S = 5.0
+_DRIFT_S = 60.0  # the log's clock is not slewed as the monotonic one is, and runs from it by seconds in weeks
 
 
 def fault_of(error: BaseException) -> EdgekilnError | None:
@@ -32,11 +33,14 @@ def fault_of(error: BaseException) -> EdgekilnError | None:
     return None
 
 
-def xid() -> str | None:
-    """Return the newest Xid line of the kernel's log, None where there is none or it may not be read."""
+def xid(since_s: float) -> str | None:
+    """Return the newest Xid line of the kernel's log since a time of the monotonic clock.
+
+    None where there is none, the log may not be read, or it tells no times: an older fault is not the cause of this one.
+    """
     try:
         log = capture(["dmesg"], timeout_s=_LOG_S)
     except (ProcessFailed, ToolMissing):
         return None
-    found = _XID.findall(log)
-    return found[-1].strip() if found else None
+    found = [line.strip() for at_s, line in _XID.findall(log) if float(at_s) >= since_s - _DRIFT_S]
+    return found[-1] if found else None

@@ -61,7 +61,8 @@ class Supervisor:
         self._hands = hands
         self._decisions = hands.decisions
         self._lock = hands.workers / "supervisor"
-        self._deadline_s = time.monotonic() + self._config.timeout_s
+        self._began_s = time.monotonic()
+        self._deadline_s = self._began_s + self._config.timeout_s
         self._step = 0
         self._low: MemoryLow | None = None  # what the worker that runs has told last of its memory
 
@@ -254,7 +255,7 @@ class Supervisor:
         kept = (
             f"the verified checkpoint of step {checkpoints.step_of(start)} is kept" if start else "no checkpoint was taken"
         )
-        cause = "; ".join(part for part in (error.problem, faults.xid(), kept) if part)
+        cause = "; ".join(part for part in (error.problem, faults.xid(self._began_s), kept) if part)
         self._decisions.add("gave-up", self._step, reason=cause)
         return GpuFault(cause, remedy=error.remedy)
 

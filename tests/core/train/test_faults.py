@@ -44,16 +44,19 @@ def test_pythons_own_memory_error_has_no_text_and_a_mistake_is_no_fault():
     assert fault_of(RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)")) is None
 
 
-def test_the_newest_xid_of_the_kernels_log_is_found_and_a_log_nobody_may_read_has_none(tmp_path: Path, monkeypatch):
+def test_the_newest_xid_of_the_kernels_log_since_the_training_began_is_found(tmp_path: Path, monkeypatch):
     lines = [
-        "[1.0] usb 1-1: new device",
-        "[2.0] NVRM: Xid (PCI:0000:01:00): 31, pid=9",
-        "[3.0] NVRM: Xid (PCI:0000:01:00): 79",
+        "[    1.000000] usb 1-1: new device",
+        "[    2.000000] NVRM: Xid (PCI:0000:01:00): 31, pid=9",
+        "[86403.250000] NVRM: Xid (PCI:0000:01:00): 79",
     ]
     program = tmp_path / "dmesg"
     program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines), encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert xid() == "NVRM: Xid (PCI:0000:01:00): 79"
+    assert xid(86_400.0) == "NVRM: Xid (PCI:0000:01:00): 79"
+    assert xid(90_000.0) is None  # a fault of another training is not this one's cause
+    program.write_text("#!/bin/sh\necho 'NVRM: Xid (PCI:0000:01:00): 79'\n", encoding="utf-8")
+    assert xid(0.0) is None
     program.write_text("#!/bin/sh\necho 'Operation not permitted' >&2; exit 1\n", encoding="utf-8")
-    assert xid() is None
+    assert xid(0.0) is None
