@@ -175,7 +175,7 @@ def _bytes_of(manifest: Manifest) -> bytes:
 
 def _read(path: Path) -> Manifest:
     try:
-        with path.open("rb") as stream:
+        with sealed.damage_is_tampering(path), path.open("rb") as stream:
             data = stream.read(MAX_MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactMissing(f"{path} is missing: the checkpoint was never finished", remedy=sealed.REMEDY) from error

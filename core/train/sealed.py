@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,6 +15,7 @@ from core.errors import ArtifactMissing, FileTampered, ManifestBroken
 from core.files import confine, sha256_of, sync_folder, write_atomic
 from core.workspace import MANIFEST, describe_files
 
+_DAMAGED = frozenset({errno.EIO, errno.EISDIR})
 REMEDY = "Run the same command again: the folder is set aside and made anew."
 
 
@@ -47,15 +50,28 @@ def durable(folder: Path) -> tuple[FileRef, ...]:
 
 
 def check_files(folder: Path, files: Iterable[FileRef]) -> None:
-    """Verify files by size and hash; FileTampered names the first that is missing or other than described."""
+    """Verify files by size and hash; FileTampered names the first that is missing, unreadable or other than described."""
     for ref in files:
         path = confine(folder, ref.path)
         if not path.is_file():
             raise FileTampered(f"{path} is missing", remedy=REMEDY)
         if (size := path.stat().st_size) != ref.bytes:
             raise FileTampered(f"{path} has {size} bytes, its manifest says {ref.bytes}", remedy=REMEDY)
-        if (digest := sha256_of(path)) != ref.sha256:
+        with damage_is_tampering(path):
+            digest = sha256_of(path)
+        if digest != ref.sha256:
             raise FileTampered(f"{path} has sha256 {digest[:12]}, its manifest says {ref.sha256[:12]}", remedy=REMEDY)
+
+
+@contextmanager
+def damage_is_tampering(path: Path) -> Iterator[None]:
+    """Turn what a damaged disk or file system says of a file into FileTampered; any other OSError says nothing of the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DAMAGED:
+            raise
+        raise FileTampered(f"{path} cannot be read: {error.strerror}", remedy=REMEDY) from error
 
 
 def _read(path: Path) -> Sealed:

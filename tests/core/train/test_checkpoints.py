@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +61,16 @@ def changed(path: Path, old: bytes, new: bytes) -> None:
     path.write_bytes(data.replace(old, new, 1))
 
 
+def put_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def link_to_what_cannot_be_read(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # EIO at its beginning, as from a bad sector
+
+
 BREAKAGES: dict[str, tuple[Callable[[Path], object], type[ArtifactError]]] = {
     "a truncated file": (lambda f: (f / "optimizer.safetensors").write_bytes(b"short"), FileTampered),
     "a flipped byte": (lambda f: changed(f / "optimizer.safetensors", b"moments", b"Moments"), FileTampered),
@@ -72,6 +84,8 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], type[ArtifactError]]] = {
     "a huge manifest": (lambda f: (f / "manifest.json").write_text(" " * 3_000_000), ManifestBroken),
     "another step": (lambda f: changed(f / "manifest.json", b'"step":10', b'"step":11'), ManifestBroken),
     "another position": (lambda f: changed(f / "manifest.json", b'"epoch":0', b'"epoch":1'), ManifestBroken),
+    "a manifest that is a folder": (lambda f: put_folder(f / "manifest.json"), FileTampered),
+    "a manifest the disk does not give": (lambda f: link_to_what_cannot_be_read(f / "manifest.json"), FileTampered),
     "the folder of another step": (lambda f: f.rename(f.with_name("step-00000012")), ManifestBroken),
 }
 
@@ -90,6 +104,27 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(tmp_path, breakage):
     assert broken.moved_to.is_dir()
     assert broken.moved_to.parent == tmp_path / "quarantine"
     assert newest(root) == (found, [])
+
+
+def test_a_file_that_the_disk_does_not_give_is_a_broken_one_and_too_many_open_files_are_not(tmp_path, monkeypatch):
+    root = kept(tmp_path, 5, 10)
+    sound = sealed.sha256_of
+
+    def failing(number: int) -> Callable[[Path], str]:
+        def read(path: Path) -> str:
+            if path.parent.name == "step-00000010" and path.name == "optimizer.safetensors":
+                raise OSError(number, os.strerror(number))
+            return sound(path)
+
+        return read
+
+    monkeypatch.setattr(sealed, "sha256_of", failing(errno.EMFILE))
+    with pytest.raises(OSError, match="Too many open files"):
+        newest(root)
+    monkeypatch.setattr(sealed, "sha256_of", failing(errno.EIO))
+    found, (broken,) = newest(root)
+    assert found == root / "step-00000005"
+    assert broken.reason.endswith("optimizer.safetensors cannot be read: Input/output error")
 
 
 @settings(deadline=None, max_examples=60)  # a sync to disk takes what it takes
