@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from core import attended_worker
 from core.attended_worker import Launch, Worker
 from core.errors import EdgekilnError, GpuFault, OutOfMemory, ProcessFailed, TrainingDiverged
@@ -112,8 +114,8 @@ class Supervisor:
         if not folders or not (folders[-1] / "request.json").exists():
             return None
         worker = Worker(folders[-1], child=None)
-        if TrainRequest.model_validate_json((worker.folder / "request.json").read_bytes()).measures:
-            worker.end(0)
+        if not _is_ours(worker):
+            worker.end(GRACE_S)
             return None
         if worker.is_alive():
             steps = self._steps()
@@ -291,3 +293,11 @@ def _note_life(event: Event, stuck: StuckDetector) -> None:
         stuck.saved(now_s)
     else:
         stuck.alive(now_s)
+
+
+def _is_ours(worker: Worker) -> bool:
+    """Say whether a worker that was left over trains, and was asked to in words of this version."""
+    try:
+        return not TrainRequest.model_validate_json((worker.folder / "request.json").read_bytes()).measures
+    except ValidationError:
+        return False

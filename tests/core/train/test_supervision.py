@@ -125,6 +125,22 @@ def test_a_second_supervisor_of_the_same_training_is_refused_and_starts_nothing(
     assert not (tmp_path / "decisions.jsonl").exists()
 
 
+def test_a_worker_left_over_by_another_version_is_not_taken_over_and_stops_nothing(tmp_path):
+    class Begun(Exception):
+        pass
+
+    def begin(folder: Path, _lock: int, _outlives: bool) -> Any:
+        raise Begun(folder.name)
+
+    (tmp_path / "workers" / "0001").mkdir(parents=True)
+    (tmp_path / "workers" / "0001" / "request.json").write_text('{"student_folder": "x", "news": 1}', encoding="utf-8")
+    decisions = Decisions(tmp_path / "decisions.jsonl", ignore, tmp_path / "q")
+    kept = Kept(tmp_path / "c", tmp_path / "q", None, decisions, ignore)
+    request = TrainRequest.model_construct(config=TrainConfig(student="tiny"))
+    with pytest.raises(Begun, match="0002"):
+        Supervisor(request, Hands(tmp_path / "workers", kept, decisions, ignore, begin)).run()
+
+
 ONLY_HELD_OUT = {"detection": {"spike_sigmas": 1e6, "run_sigmas": 1e6}, "eval_steps": 4, "checkpoint_steps": 4}
 ONLY_TELLS = {"supervision": {"acts": False}}
 WIDE = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
