@@ -84,7 +84,7 @@ class TokenCounter:
             (prompt,) = self._texts([_asked(chat)], chat.tools, add_generation_prompt=True)
             return (self._texts([chat.messages], chat.tools)[0] if chat.answered else prompt), prompt
         except _REFUSALS as error:
-            return "", " ".join(str(error).split())[:_REASON_CHARS] or type(error).__name__
+            return "", _reason(error)
 
     def _texts(
         self,
@@ -119,6 +119,10 @@ def _asked(chat: Chat) -> list[dict[str, Any]]:
     return chat.messages[:-1] if chat.answered else chat.messages
 
 
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:_REASON_CHARS] or type(error).__name__
+
+
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the ids of all special tokens; those that end a turn in Phi-3 and Gemma 3 have no role of their own."""
     marked = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
@@ -138,7 +142,13 @@ def render(tokenizer: PreTrainedTokenizerBase, row: LabeledRow, *, answered: boo
     messages: list[dict[str, Any]] = [message.for_template() for message in row.messages]
     shown = messages if answered else messages[:-1]
     tools = list(row.tools) or None
-    return str(tokenizer.apply_chat_template(shown, tools=tools, tokenize=False, add_generation_prompt=not answered))
+    try:
+        return str(tokenizer.apply_chat_template(shown, tools=tools, tokenize=False, add_generation_prompt=not answered))
+    except _REFUSALS as error:
+        raise DataError(
+            f"row {row.row_id}: the student's chat template refuses it: {_reason(error)}",
+            remedy="Take a student with a chat template (an instruct model) that knows the row's roles and tools.",
+        ) from error
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

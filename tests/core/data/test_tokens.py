@@ -71,11 +71,15 @@ def test_a_long_row_is_cut_and_a_row_without_any_answer_left_is_named(tiny_stude
     [
         ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "no special token"),
         ("{{ messages | length }}{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}", "not a prefix"),
+        ("{{ raise_exception('roles must alternate') }}", "chat template refuses it: roles must alternate"),
+        (None, "chat template refuses it: .*chat_template is not set"),
     ],
 )
 def test_a_template_that_cannot_teach_is_refused(tiny_student, tmp_path, template, said):
     folder = shutil.copytree(tiny_student, tmp_path / "student")
-    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    (folder / "chat_template.jinja").unlink()
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     with pytest.raises(DataError, match=said) as caught:
         tokenise([row(7)], folder, 256, tmp_path / "work")
     assert "row-7" in caught.value.problem
