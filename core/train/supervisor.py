@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from core import attended_worker
 from core.attended_worker import Launch, Worker
-from core.errors import EdgekilnError, GpuFault, OutOfMemory, ProcessFailed, TrainingDiverged
+from core.errors import EdgekilnError, Evicted, GpuFault, OutOfMemory, ProcessFailed, Terminated, TrainingDiverged
 from core.events import CheckpointSaved, Event, Leaving, MemoryLow, OnEvent, Progress, TrainStep
 from core.files import read_json_lines
 from core.sinks import describe
@@ -280,6 +280,8 @@ class Supervisor:
         if loss is None:
             try:
                 loss = self._attend(self._begin(checkpoint, measures=True)).held_out_loss
+            except (Evicted, Terminated):
+                raise  # the step that stood out is replayed on the next machine, and given up there
             except (EdgekilnError, WorkerLost) as error:
                 return f"its held-out loss could not be measured: {error}"
         return f"held-out loss {loss:.4g}"

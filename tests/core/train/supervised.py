@@ -146,6 +146,8 @@ class Fault:
     def on_event(self, event: Any) -> None:
         if event.kind == "memory-low" and self._asked.get("dies_of_it"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._asked.get("stopped_measuring") and getattr(event, "task", "") == "held-out loss, checkpoint":
+            os.kill(os.getpid(), signal.SIGTERM)
         if event.kind != "train-step" or event.step < self._asked.get("after", 10**9):
             return
         match self._asked:

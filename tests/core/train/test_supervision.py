@@ -143,6 +143,7 @@ def test_a_worker_left_over_by_another_version_is_not_taken_over_and_stops_nothi
 
 ONLY_HELD_OUT = {"detection": {"spike_sigmas": 1e6, "run_sigmas": 1e6}, "eval_steps": 4, "checkpoint_steps": 4}
 ONLY_TELLS = {"supervision": {"acts": False}}
+NO_WAY_BACK = {"supervision": {"max_rollbacks": 0}}
 WIDE = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
 LONG_RUNS: list[tuple[str, dict[str, Any]]] = [
     ("whole", {}),
@@ -158,6 +159,8 @@ LONG_RUNS: list[tuple[str, dict[str, Any]]] = [
     ("cramped-for-good", supervised(WIDE, faults={"each": {"after": 0, "roomy": 0}})),
     ("gpu", supervised(faults={"each": {"after": 20, "gpu": "CUDA error: uncorrectable ECC error encountered"}})),
     ("rate", supervised({"supervision": {"max_rollbacks": 1}}, faults={"each": {"after": 18, "rate": 100.0}})),
+    ("given-up", supervised(NO_WAY_BACK, faults={"each": {"after": 18, "rate": 100.0, "stopped_measuring": True}})),
+    ("given-up", supervised(NO_WAY_BACK, faults={"each": {"after": 18, "rate": 100.0}})),
     ("lowered", supervised(faults={"each": {"after": 18, "rate": 100.0, "until_lowered": True}})),
     ("nan", supervised({"supervision": {"max_rollbacks": 2}}, faults={"each": {"after": 20, "nan_gradient": True}})),
     ("diverging", supervised(ONLY_HELD_OUT, faults={"0001": {"after": 18, "rate": 30.0}})),
@@ -281,6 +284,15 @@ def test_a_rate_that_stays_far_too_high_ends_it_with_the_best_checkpoint_and_wha
     assert kept is not None
     assert (trained_long.folder / "rate" / "checkpoints" / f"step-{int(kept[1]):08d}").is_dir()
     assert 0.3 < float(kept[2]) < 0.6  # the base's is 0.45
+
+
+@pytest.mark.full
+def test_a_training_stopped_while_it_is_given_up_ends_as_stopped_and_is_given_up_by_the_next(trained_long):
+    first, second = trained_long.ended["given-up"]
+    assert first["error"] == "Terminated"
+    assert second["error"] == "TrainingDiverged"
+    assert "could not be measured" not in second["problem"]
+    assert kinds(trained_long, "given-up") == ["halted", "resumed", "gave-up"]
 
 
 @pytest.mark.full
