@@ -65,14 +65,14 @@ def append_line(path: Path, line: bytes) -> None:
     with disk_full_is_an_error(path.parent):
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            _write_whole(handle, line + b"\n")
+            write_whole(handle, line + b"\n")
             os.fsync(handle)
         finally:
             os.close(handle)
     sync_folder(path.parent)
 
 
-def _write_whole(handle: int, data: bytes) -> None:
+def write_whole(handle: int, data: bytes) -> None:
     """Append all of it or nothing: a full disk takes a part and says so only when the rest is written."""
     fcntl.flock(handle, fcntl.LOCK_EX)
     before = os.fstat(handle).st_size

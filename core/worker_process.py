@@ -18,7 +18,7 @@ from core import errors
 from core.contract import Contract
 from core.errors import EdgekilnError, ProcessFailed
 from core.events import Event, OnEvent, parse_event
-from core.files import write_atomic
+from core.files import write_atomic, write_whole
 from core.process import GRACE_S, beside, run, status_within, worker_module
 from core.start import imported
 
@@ -174,7 +174,7 @@ def main(request: type[Request], work: Callable[[Request, Path, OnEvent], Contra
 
         def emit(event: Event) -> None:
             if is_first:
-                stream.write(event.model_dump_json().encode() + b"\n")
+                write_whole(stream.fileno(), event.model_dump_json().encode() + b"\n")
 
         try:
             result = work(request.model_validate_json((folder / "request.json").read_bytes()), folder, emit)

@@ -89,7 +89,7 @@ class Question(Contract):
 
 
 WORKER = """
-import os, sys, time
+import contextlib, os, resource, sys, time
 sys.path.insert(0, {root!r})
 from core.contract import Contract, Stage
 from core.errors import NoRowsLeft
@@ -109,6 +109,13 @@ def work(request, folder, on_event):
         raise NoRowsLeft("0 rows < 1", remedy="Add rows.")
     if request.mode == "crash":
         os.abort()
+    if request.mode == "full":
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((folder / "events.jsonl").stat().st_size + 10, limits[1]))
+        with contextlib.suppress(OSError):
+            on_event(Note(stage=Stage.TRAIN, text="nobody hears this"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        on_event(Note(stage=Stage.TRAIN, text="there is space again"))
     if request.mode == "hang":
         (folder / "pid").write_text(str(os.getpid()))
         time.sleep(600)
@@ -122,7 +129,7 @@ main(Question, work)
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     root = str(Path(__file__).parents[2])
     (tmp_path / "doubling_worker.py").write_text(WORKER.format(root=root))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{root}")  # this checkout's core, whichever is installed
     return "doubling_worker"
 
 
@@ -139,6 +146,12 @@ def test_a_workers_own_error_is_raised_here(worker: str, tmp_path: Path) -> None
     with pytest.raises(NoRowsLeft, match="0 rows < 1") as caught:
         call(worker, Question(number=1, mode="refuse"), Answer, tmp_path / "call", heard.append, timeout_s=60)
     assert caught.value.remedy == "Add rows."
+
+
+def test_an_event_that_a_full_disk_took_half_of_spoils_none_after_it(worker: str, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    call(worker, Question(number=1, mode="full"), Answer, tmp_path / "call", heard.append, timeout_s=60)
+    assert [event.text for event in heard if isinstance(event, Note)] == ["thinking", "there is space again"]
 
 
 def test_a_worker_that_dies_is_a_failure_with_its_signal(worker: str, tmp_path: Path) -> None:
