@@ -9,6 +9,7 @@ would refuse for ever.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from core.errors import FileTampered
 from core.search.section import SearchConfig
 
 if TYPE_CHECKING:
@@ -65,13 +67,29 @@ def _cut_torn_line(journal: Path) -> None:
             stream.truncate(keep)
 
 
+def _refuse_damage(journal: Path) -> None:
+    """Raise FileTampered for a line that holds no record: Optuna would fail at it, now or at the next record."""
+    lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            is_record = isinstance(json.loads(line), dict)
+        except ValueError:
+            is_record = not line.endswith(b"\n")  # a killed writer's, which is cut off
+        if not is_record:
+            raise FileTampered(
+                f"{journal}:{number} of {len(lines)} holds no record of a search",
+                remedy="Cut the file before that line, the trials told of until there count; or start anew: --force search.",
+            )
+
+
 def open_storage(folder: Path) -> JournalStorage:
-    """Open the journal of a search, made where it is missing."""
+    """Open the journal of a search, made where it is missing; FileTampered names a damaged line."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     folder.mkdir(parents=True, exist_ok=True)
     journal = folder / "journal.jsonl"
+    _refuse_damage(journal)
     lock: Any = JournalLock(journal)  # Optuna asks for no more than the two methods
     return JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from core.catalogue import ModelCard
+from core.contract import Stage
 from core.data.record import LabeledRow
 from core.data.tokens import tokenise
-from core.events import OnEvent
+from core.events import Note, OnEvent
 from core.files import write_atomic, write_json_lines
 from core.search.range_test.curve import Curve, RangeTestRequest
 from core.search.rows import chosen
@@ -23,7 +26,11 @@ def take(
     """Return the curve of a range test; `folder` keeps it, so that a search that goes on does not take it again."""
     kept = folder / "range_test.json"
     if kept.is_file():
-        return Curve.model_validate_json(kept.read_bytes())
+        try:
+            return Curve.model_validate_json(kept.read_bytes())
+        except ValidationError as error:
+            text = f"{kept} is damaged, the test is taken again: {error.errors()[0]['msg']}"
+            on_event(Note(stage=Stage.SEARCH, text=text, level="warning"))
     scratch = folder / "range_test"
     source = student.folder(card, on_event)
     wanted = test.steps * config.per_device_train_batch_size * config.gradient_accumulation_steps

@@ -211,6 +211,17 @@ def test_a_larger_search_goes_on_from_the_trials_of_a_smaller_one(searched):
 
 
 @pytest.mark.full
+def test_a_range_test_that_was_damaged_on_disk_is_told_and_taken_again(tiny_student, tmp_path):
+    Case(tmp_path, tiny_student, {**SEARCH, "trials": 1, "processes": 1}).run()
+    (kept,) = (tmp_path / "workspace" / "search").glob("*/range_test.json")
+    kept.write_text('{"points": [', encoding="utf-8")
+    more = Case(tmp_path, tiny_student, {**SEARCH, "trials": 2, "processes": 1})
+    more.run()
+    assert [note for note in more.kinds("note") if note.text.startswith(f"{kept} is damaged, the test is taken again: ")]
+    assert Curve.model_validate_json(kept.read_bytes()).points
+
+
+@pytest.mark.full
 def test_a_diverged_trial_is_a_result_with_its_reason(tiny_student, tmp_path):
     space = {**FIXED, "r": None, "learning_rate": {"low": 0.5, "high": 1.0}}
     train = {**TRAIN, "num_train_epochs": 3, "max_grad_norm": 1e30, "lora": {"r": 4, "lora_alpha": 10**30}}

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.config import SearchConfig, TrainConfig
-from core.errors import ProcessFailed
+from core.errors import FileTampered, ProcessFailed
 from core.search.record import Measured
 from core.search.storage import JournalLock, Presence
 from core.search.study import Trials
@@ -123,6 +123,23 @@ def test_a_trial_that_ends_its_process_three_times_has_failed(tmp_path):
     records = trials.records()
     assert [record.outcome for record in records] == ["lost", "lost", "failed"]
     assert records[-1].reason == "its process died 3 times"
+
+
+@pytest.mark.parametrize("damage", [b"\x00" * 9, b'{"op_code": 5, "wor', b"[1]", b"\xff"])
+def test_a_damaged_journal_is_refused_with_its_line_and_what_is_before_it_can_be_kept(tmp_path, damage):
+    with opened(tmp_path, trials=2) as trials:
+        while (trial := trials.take()) is not None:
+            trials.finish(trial, measured())
+    journal = tmp_path / "study" / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    ends = next(number for number, line in enumerate(lines) if b'"outcome"' in line)
+    spoilt = len(lines) - 3
+    assert ends < spoilt
+    journal.write_bytes(b"".join([*lines[:spoilt], damage + b"\n", *lines[spoilt + 1 :]]))
+    with pytest.raises(FileTampered, match=rf"journal\.jsonl:{spoilt + 1} of {len(lines)} holds no record of a search"):
+        opened(tmp_path, trials=2)
+    journal.write_bytes(b"".join(lines[:spoilt]))
+    assert [record.number for record in opened(tmp_path, trials=2).records()][:1] == [0]
 
 
 def test_more_trials_go_on_from_those_that_ended(tmp_path):
