@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,22 @@ def losses(trained: Trained, name: str) -> list[float]:
 
 def furthest(trained: Trained, one: str, other: str) -> float:
     return max(abs(a - b) for a, b in zip(losses(trained, one), losses(trained, other), strict=True))
+
+
+ON_A_GPU = """
+import types, torch
+from core.train.worker import compute_dtype
+torch.cuda.is_available, torch.cuda.current_device = (lambda: True), (lambda: 0)
+torch.cuda._check_bf16_tensor_supported = lambda device: True  # a T4 makes such tensors too, it does not multiply them
+for major in (7, 8, 9):
+    torch.cuda.get_device_properties = lambda device: types.SimpleNamespace(major=major)
+    print(compute_dtype("cuda"))
+"""
+
+
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float16():
+    done = subprocess.run([sys.executable, "-c", ON_A_GPU], capture_output=True, text=True, check=True, cwd=plan.REPOSITORY)
+    assert done.stdout.split() == ["torch.float16", "torch.bfloat16", "torch.bfloat16"]
 
 
 @pytest.mark.full
