@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from core.errors import EdgekilnError, GpuFault, OutOfMemory, ProcessFailed, ToolMissing
 from core.process import capture
@@ -44,3 +45,15 @@ def xid(since_s: float) -> str | None:
         return None
     found = [line.strip() for at_s, line in _XID.findall(log) if float(at_s) >= since_s - _DRIFT_S]
     return found[-1] if found else None
+
+
+def memory_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
+    """Return how many processes the kernel killed for want of memory since it started, None where it does not say.
+
+    A container's limit counts as well (Linux, mm/oom_kill.c, OOM_KILL).
+    """
+    try:
+        told = re.search(r"^oom_kill (\d+)$", vmstat.read_text(encoding="ascii"), re.M)
+    except OSError:
+        return None
+    return int(told.group(1)) if told else None

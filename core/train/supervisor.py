@@ -67,6 +67,7 @@ class Supervisor:
         self._deadline_s = self._began_s + self._config.timeout_s
         self._step = 0
         self._low: MemoryLow | None = None  # what the worker that runs has told last of its memory
+        self._memory_kills = faults.memory_kills()  # when it began
 
     def run(self) -> TrainResult:
         """Train to the end; TrainingDiverged, OutOfMemory, GpuFault or ProcessFailed say why that could not be done."""
@@ -100,7 +101,7 @@ class Supervisor:
                 "rollbacks": standing.rollbacks,
             }
         )
-        self._low = None
+        self._low, self._memory_kills = None, faults.memory_kills()
         folder = self._hands.workers / f"{len(self._folders()) + 1:04d}"
         outlives = self._config.supervision.orphan_s > 0
         return attended_worker.begin(folder, request, self._hands.launch, outlives=outlives)
@@ -224,10 +225,9 @@ class Supervisor:
         return asked and self._decisions.standing.course.smaller(self._config) is not None
 
     def _after_restart(self, error: WorkerLost) -> Path | None:
-        if self._low is not None and self._low.step >= self._step - 1:
-            # the kernel kills without a word who takes the last memory
+        if (short := self._want_of_memory()) is not None:
             with suppress(MemoryShort):
-                return self._after_shrinking(MemoryShort(f"{error}; before that {describe(self._low)}"))
+                return self._after_shrinking(MemoryShort(f"{error}; {short}"))
         start = self._newest()
         step = checkpoints.step_of(start) if start else 0
         count, limit = self._decisions.standing.restarts_in_a_row(step), self._config.supervision.max_restarts
@@ -238,6 +238,15 @@ class Supervisor:
             ) from error
         self._decisions.add("restarted", self._step, to_step=step, reason=str(error))
         return start
+
+    def _want_of_memory(self) -> str | None:
+        """Say why a lost worker may have been killed for want of memory: the kernel does so without a word to it."""
+        if self._low is not None and self._low.step >= self._step - 1:
+            return f"before that {describe(self._low)}"
+        kills = faults.memory_kills()
+        if kills is None or self._memory_kills is None or kills <= self._memory_kills:
+            return None
+        return "the kernel has killed for want of memory since it began"
 
     def _after_shrinking(self, error: OutOfMemory | MemoryShort) -> Path | None:
         """Return where smaller micro-batches go on from; raise the error again where there are none."""

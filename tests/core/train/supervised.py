@@ -23,7 +23,7 @@ from core import attended_worker, worker_process
 from core.attended_worker import Worker
 from core.errors import EdgekilnError
 from core.events import tee
-from core.train import checkpoints, worker
+from core.train import checkpoints, supervisor, worker
 from core.train.decision import Decisions
 from core.train.headroom import Room
 from core.train.kept import Kept
@@ -188,6 +188,9 @@ def supervise(run: dict[str, Any], request: TrainRequest) -> dict[str, Any]:
         if event.kind == "train-step" and event.step >= run.get("supervisor_killed_after", 10**9):
             os.kill(os.getpid(), signal.SIGKILL)
 
+    if "memory_kills" in run:  # nobody may have the kernel kill for want of memory to see what comes of it
+        told = iter(run["memory_kills"])
+        supervisor.faults.memory_kills = lambda: next(told)
     decisions = Decisions(folder / "decisions.jsonl", hear, folder / "quarantine")
     kept = Kept(Path(request.checkpoints), folder / "quarantine", request.training, decisions, hear)
     before = checkpoints.all_in(Path(request.checkpoints))

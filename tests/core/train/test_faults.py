@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import GpuFault, OutOfMemory
-from core.train.faults import fault_of, xid
+from core.train.faults import fault_of, memory_kills, xid
 
 MEMORY = [
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which 1.21 GiB is free.",
@@ -60,3 +60,13 @@ def test_the_newest_xid_of_the_kernels_log_since_the_training_began_is_found(tmp
     assert xid(0.0) is None
     program.write_text("#!/bin/sh\necho 'Operation not permitted' >&2; exit 1\n", encoding="utf-8")
     assert xid(0.0) is None
+
+
+def test_how_often_the_kernel_killed_for_want_of_memory_is_read_where_it_is_told(tmp_path):
+    assert (memory_kills() or 0) >= 0
+    told = tmp_path / "vmstat"
+    told.write_text("oom_group_kill 9\noom_kill 3\n", encoding="utf-8")
+    assert memory_kills(told) == 3
+    told.write_text("nr_free_pages 7\n", encoding="utf-8")
+    assert memory_kills(told) is None
+    assert memory_kills(tmp_path / "none") is None

@@ -156,6 +156,10 @@ LONG_RUNS: list[tuple[str, dict[str, Any]]] = [
     ("memory", supervised(WIDE, faults={"each": {"after": 0, "fits": 1}})),
     ("cramped", supervised(WIDE, faults={"each": {"after": 0, "roomy": 1}})),
     ("cramped-and-killed", supervised(WIDE, faults={"0001": {"after": 0, "roomy": 1, "dies_of_it": True}})),
+    (
+        "killed-for-memory",
+        supervised(WIDE, faults={"0001": {"after": 4, "signal": signal.SIGKILL}}, memory_kills=[7, 7, 8, 8]),
+    ),
     ("cramped-for-good", supervised(WIDE, faults={"each": {"after": 0, "roomy": 0}})),
     ("gpu", supervised(faults={"each": {"after": 20, "gpu": "CUDA error: uncorrectable ECC error encountered"}})),
     ("rate", supervised({"supervision": {"max_rollbacks": 1}}, faults={"each": {"after": 18, "rate": 100.0}})),
@@ -244,6 +248,14 @@ def test_a_worker_killed_while_memory_was_low_starts_again_with_smaller_batches(
     assert (decision["decision"], decision["micro_batch"], decision["to_step"]) == ("shrunk", 1, 0)
     assert "signal SIGKILL; before that step 1: 0 MiB < " in decision["reason"]
     assert trained_long.outcome("cramped-and-killed") == trained_long.outcome("whole")
+
+
+@pytest.mark.full
+def test_a_worker_that_the_kernel_killed_for_want_of_memory_starts_again_with_smaller_batches(trained_long):
+    (decision,) = decisions(trained_long, "killed-for-memory")
+    assert (decision["decision"], decision["micro_batch"], decision["to_step"]) == ("shrunk", 1, 0)
+    assert decision["reason"].endswith("signal SIGKILL; the kernel has killed for want of memory since it began")
+    assert trained_long.outcome("killed-for-memory") == trained_long.outcome("whole")
 
 
 @pytest.mark.full
