@@ -115,6 +115,13 @@ def write_json_lines(path: Path, records: Iterable[dict[str, Any]]) -> int:
     return count
 
 
+def replace_json_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write records as JSON lines so that a reader sees the old ones or all of the new."""
+    fresh = path.with_name(f".{path.name}.new")  # one name, so that what a kill leaves is written over
+    write_json_lines(fresh, records)
+    fresh.replace(path)
+
+
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a JSON lines file that edgekiln itself wrote."""
     with path.open(encoding="utf-8") as stream:

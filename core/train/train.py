@@ -13,7 +13,7 @@ from core.data.record import TokenisedRow, read_labeled
 from core.data.tokens import tokenise
 from core.errors import ToolMissing
 from core.events import OnEvent, ignore
-from core.files import digest_of, sha256_of, write_json_lines
+from core.files import digest_of, replace_json_lines, sha256_of
 from core.nouns import Adapter, LabeledDataset, ModelRef, refs
 from core.stage import Facts, Order, produce
 from core.train import student, teacher
@@ -133,7 +133,7 @@ def _token_files(
 
 
 def _write(path: Path, rows: list[TokenisedRow]) -> None:
-    write_json_lines(path, (row.model_dump(mode="json") for row in rows))
+    replace_json_lines(path, (row.model_dump(mode="json") for row in rows))  # a worker left over may be about to read it
 
 
 def _versions() -> dict[str, str]:

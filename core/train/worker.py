@@ -32,7 +32,7 @@ from core.contract import Stage
 from core.data.record import TokenisedRow
 from core.errors import ArtifactError, BadConfig, DataError, ToolMissing, TrainingDiverged
 from core.events import Note, OnEvent
-from core.files import disk_full_is_an_error, read_json_lines, write_json_lines
+from core.files import disk_full_is_an_error, read_json_lines, replace_json_lines, write_json_lines
 from core.train import checkpoints, retention
 from core.train.cadence import Cadence
 from core.train.distillation import worker as distillation
@@ -96,7 +96,7 @@ def _train(request: TrainRequest, stop: Stop, on_event: OnEvent) -> TrainResult:
     metrics.held_out(0, base_loss)
     trainer.compare_with(base_loss)
     if several.is_first():
-        write_json_lines(Path(request.steps), step_records(_history(request.resume_from)))
+        replace_json_lines(Path(request.steps), step_records(_history(request.resume_from)))
     with disk_full_is_an_error(Path(request.checkpoints)), contextlib.suppress(WaitedEnough):
         trainer.train(resume_from_checkpoint=request.resume_from)
     return _finish(request, trainer, evaluation, base_loss)
@@ -146,7 +146,7 @@ def _write(
     steps: list[dict[str, Any]],
     weights: dict[str, torch.Tensor] | None,
 ) -> None:
-    write_json_lines(Path(request.steps), steps)
+    replace_json_lines(Path(request.steps), steps)
     if held_out := held_out_records(trainer.state.log_history):
         write_json_lines(Path(request.held_out_losses), held_out)
     shutil.rmtree(request.adapter, ignore_errors=True)

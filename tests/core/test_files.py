@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from core.files import (
     digest_of,
     disk_full_is_an_error,
     read_json_lines,
+    replace_json_lines,
     write_atomic,
     write_json_lines,
 )
@@ -117,3 +119,19 @@ def test_a_line_for_which_there_is_only_half_the_space_leaves_no_half(tmp_path: 
     assert path.read_bytes() == b"first\n"
     append_line(path, b"third")
     assert path.read_bytes() == b"first\nthird\n"
+
+
+def test_lines_that_are_replaced_are_whole_for_a_reader_at_any_moment(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_json_lines(path, [{"row": 1}, {"row": 2}])
+    seen = []
+
+    def fresh() -> Iterator[dict[str, object]]:
+        for row in (3, 4, 5):
+            seen.append(list(read_json_lines(path)))
+            yield {"row": row}
+
+    replace_json_lines(path, fresh())
+    assert seen == [[{"row": 1}, {"row": 2}]] * 3
+    assert list(read_json_lines(path)) == [{"row": 3}, {"row": 4}, {"row": 5}]
+    assert [one.name for one in tmp_path.iterdir()] == ["rows.jsonl"]

@@ -17,8 +17,11 @@ from pathlib import Path
 import pytest
 
 from core.contract import Stage
+from core.data.record import TokenisedRow
 from core.errors import BadConfig, Evicted, TrainingDiverged
+from core.files import read_json_lines
 from core.nouns import Adapter
+from core.train.train import _write as tokens_written
 from core.train.watching import Watched
 from core.workspace import Workspace, open_workspace, verify
 from tests.core.train.metadata_servers import AwsCloud, GcpCloud, served
@@ -277,6 +280,21 @@ def test_a_step_that_stands_out_is_told_with_what_is_usual(case):
     case.finish()
     told = [event["text"] for event in case.events("note") if event["level"] == "warning"]
     assert [text for text in told if "is a spike: measured" in text and ", limit " in text and ", usual " in text]
+
+
+def test_a_worker_that_is_left_over_reads_whole_rows_while_the_next_start_writes_them_anew(tmp_path):
+    path = tmp_path / "train.jsonl"
+    seen = []
+
+    class Watching(TokenisedRow):
+        def model_dump(self, **named: object) -> dict:
+            seen.append(len(list(read_json_lines(path))) if path.exists() else None)
+            return super().model_dump(**named)
+
+    rows = [Watching(row_id=str(number), input_ids=(1, 2), completion_mask=(0, 1)) for number in range(3)]
+    for _ in range(2):
+        tokens_written(path, rows)
+    assert seen == [None] * 3 + [3] * 3
 
 
 @pytest.mark.parametrize("names", [["query", "value"], []])
