@@ -6,13 +6,14 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import AwareDatetime, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
 
-from core.contract import ArtifactId, Contract
+from core.contract import Contract
 from core.errors import ArtifactError
 from core.files import canonical_json
+from core.label.entries import COMPARISON
 from core.label.request import Reply, Request
 
 MAX_ROWS = 1000
@@ -21,6 +22,7 @@ _MAX_PLAIN_BYTES = 64 << 20
 _FULL_BYTES = 4 << 20  # a segment that has so much takes no further answer
 _MAX_COUNT = 2**53
 _HEAD = b'{"format":1}'
+_SessionOf = Annotated[str, StringConstraints(pattern=rf"^({COMPARISON})?[0-9a-f]{{12}}$")]  # a labelling's, a comparison's
 _REMEDY = "It is left where it lies and its prompts are asked anew; take it away from the store."
 
 
@@ -34,7 +36,7 @@ class Carried(Contract):
     attempts: int = Field(ge=0, le=_MAX_COUNT)
     first_sent_at: AwareDatetime
     finished_at: AwareDatetime
-    artifact_id: ArtifactId | None
+    artifact_id: _SessionOf | None
     started_at: AwareDatetime | None
 
     @model_validator(mode="after")

@@ -272,6 +272,25 @@ def test_an_answer_that_is_newer_here_stays_and_is_still_sent(place, tmp_path) -
     assert unsent.reply.text == "Newer."
 
 
+def test_what_a_comparison_s_judge_answered_is_sent_too_and_holds_nothing_else_up(
+    place, server, config, make_dataset, make_rows, tmp_path
+) -> None:
+    from core.label.entries import COMPARISON
+
+    verdict, named = answer(99), f"{COMPARISON}{'1' * 12}"
+    with machine(tmp_path / "first", place) as first:
+        with open_ledger(first.ledger("label")) as ledger:
+            ledger.start(named, "judge", questions=1, reused=0)
+            ledger.begin(verdict.request)
+            ledger.commit(verdict.request.key, verdict.reply, 0.5)
+        label(make_dataset(first, make_rows(8)), config, first)
+    other = open_workspace(tmp_path / "other")
+    assert merged(other, place) == 9
+    with open_ledger(other.ledger("label")) as ledger:
+        assert ledger.find(verdict.request.key).reply == verdict.reply
+        assert ledger.spent(named).cost == 0.5
+
+
 def packed(plain: bytes) -> bytes:
     return zlib.compress(plain)
 
