@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from core.contract import Stage
-from core.errors import ArtifactError, EdgekilnError, RemoteFailed
+from core.errors import ArtifactError, EdgekilnError
 from core.events import Note, OnEvent, SetAside
 from core.files import write_atomic
 from core.label.ledger_exchange import Exchange, open_exchange
@@ -147,7 +147,7 @@ class Sending:
                 for segment, answers in full_ones(unsent):
                     put_segment(self._store, f"{BELOW}/{name_of(segment)}", segment)
                     self._exchange.sent(name_of(segment), answers)
-        except (RemoteFailed, ArtifactError) as error:
+        except EdgekilnError as error:
             self._fail(error)
         else:
             self._told = ""

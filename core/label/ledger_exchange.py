@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.label.entries import packed, reply_of
-from core.label.ledger_errors import sqlite_errors
+from core.label.ledger_errors import row_errors, sqlite_errors
 from core.label.segment import Carried, stamp
 
 _BUSY_TIMEOUT_S = 30.0
@@ -22,7 +22,7 @@ _TABLES = (
     BEGIN INSERT OR IGNORE INTO unsent VALUES (new.key); END""",
 )
 _UNSENT = (
-    "SELECT request, cost, sent, attempts, first_sent_at, finished_at, artifact_id, started_at,"
+    "SELECT key, request, cost, sent, attempts, first_sent_at, finished_at, artifact_id, started_at,"
     " answer, finish_reason, prompt_tokens, completion_tokens, latency_ms, tool_calls, logprobs"
     " FROM unsent JOIN requests USING (key) LEFT JOIN sessions USING (session) WHERE state = 'answered' LIMIT ?"
 )
@@ -64,7 +64,15 @@ class Exchange:
     def unsent(self, most: int) -> list[Carried]:
         """Return answers that the store lacks."""
         with sqlite_errors(self._path):
-            return [_carried(row) for row in self._connection.execute(_UNSENT, (most,))]
+            rows = self._connection.execute(_UNSENT, (most,)).fetchall()
+        return [self._carried(*row) for row in rows]
+
+    def _carried(self, key: str, *row: Any) -> Carried:
+        with row_errors(self._path, "requests", "key", key):
+            answer = _answer_of(row)
+            if answer.request.key != key:  # noted as sent under its own key it would be sent for ever
+                raise ValueError(f"its request has the key {answer.request.key[:12]}")
+        return answer
 
     def sent(self, segment: str, answers: Sequence[Carried]) -> None:
         """Note that answers are in the store, in a segment that need not be merged here."""
@@ -119,7 +127,7 @@ def open_exchange(path: Path) -> Iterator[Exchange]:
         yield Exchange(connection, path)
 
 
-def _carried(row: Sequence[Any]) -> Carried:
+def _answer_of(row: Sequence[Any]) -> Carried:
     request, cost, sent, attempts, first_sent_at, finished_at, artifact_id, started_at, *reply = row
     said = {
         "request": json.loads(request),

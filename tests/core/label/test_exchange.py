@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from core.config import LabelConfig
 from core.contract import Stage
 from core.data.record import Message
-from core.errors import ArtifactError, BudgetReached, RemoteLockLost, RemoteUnreachable, TeacherFailed
+from core.errors import ArtifactError, BudgetReached, DiskFull, RemoteLockLost, RemoteUnreachable, TeacherFailed
 from core.events import Event, Note, SetAside, StageReused
 from core.label import segment as module
-from core.label.exchange import BELOW, merge_all
+from core.label.exchange import BELOW, Sending, merge_all
 from core.label.label import label
 from core.label.ledger import open_ledger
-from core.label.ledger_exchange import open_exchange
+from core.label.ledger_exchange import Exchange, open_exchange
 from core.label.request import Reply, Request, TokenLogprob
 from core.label.segment import Carried, full_ones, name_of, read
 from core.remote.home import LOCK, at_home
@@ -289,6 +289,44 @@ def test_what_a_comparison_s_judge_answered_is_sent_too_and_holds_nothing_else_u
     with open_ledger(other.ledger("label")) as ledger:
         assert ledger.find(verdict.request.key).reply == verdict.reply
         assert ledger.spent(named).cost == 0.5
+
+
+@pytest.mark.parametrize("damage", ["logprobs = x'00'", "request = replace(request, 'Question', 'Riddle')"])
+def test_a_damaged_row_of_the_ledger_is_told_by_its_key_and_the_asking_goes_on(
+    place, server, config, make_dataset, make_rows, tmp_path, damage: str
+) -> None:
+    told: list[Event] = []
+    with machine(tmp_path / "first", place) as first:
+        with open_ledger(first.ledger("label")) as ledger:
+            ledger.begin(answer(99).request)
+            ledger.commit(answer(99).request.key, answer(99).reply)
+            ledger._execute(f"UPDATE requests SET {damage}")
+        done = label(make_dataset(first, make_rows(8)), config, first, told.append)
+    assert done.asked == 8
+    (warned,) = [event.text for event in told if isinstance(event, Note) and "answers are sent later" in event.text]
+    assert answer(99).request.key in warned
+
+
+def test_a_full_disk_is_told_by_the_sending_and_does_not_end_it(place, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, told = open_workspace(tmp_path / "one"), []
+    held, sent = answer(1), Exchange.sent
+
+    def full(*given: object) -> None:
+        monkeypatch.setattr(Exchange, "sent", sent)
+        raise DiskFull("no space left", remedy="Free some.")
+
+    with open_ledger(workspace.ledger("label")) as ledger, open_exchange(workspace.ledger("label")) as exchange:
+        ledger.begin(held.request)
+        ledger.commit(held.request.key, held.reply)
+        exchange.begin(place.store().where)
+        monkeypatch.setattr(Exchange, "sent", full)
+        sending = Sending(exchange, place.store(), 0.05, told.append)
+        until = time.monotonic() + 20
+        while (not told or exchange.unsent(9)) and time.monotonic() < until:
+            time.sleep(0.05)
+        sending.close()
+        assert exchange.unsent(9) == []
+    assert [event.text for event in told] == ["answers are sent later, the asking goes on: no space left. Free some."]
 
 
 def packed(plain: bytes) -> bytes:
