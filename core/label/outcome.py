@@ -37,14 +37,20 @@ def follow(first: Request, ledger: Ledger) -> Outcome:
         entry = ledger.find(request.key)
         if entry is None or entry.reply is None:
             return _outcome(replies, problem=_unanswered(entry), missing=request)
-        replies.append(entry.reply)
-        found = completion_of(entry.reply, first.answer_schema)
+        reply = _of_offered(first, entry.reply)
+        replies.append(reply)
+        found = completion_of(reply, first.answer_schema)
         if isinstance(found, str):
             return _outcome(replies, completion=found, answered_by=request.key)
-        second = second_request(first, entry.reply, found) if request is first else None
+        second = second_request(first, reply, found) if request is first else None
         if second is None:
             return _outcome(replies, problem=found, answered_by=request.key)
         request = second
+
+
+def _of_offered(first: Request, reply: Reply) -> Reply:
+    """Return a reply without calls of tools that nobody offered: they are no answer, and no JSON of the row's schema."""
+    return reply if first.tools or not reply.tool_calls else reply.model_copy(update={"tool_calls": ()})
 
 
 def _unanswered(entry: Entry | None) -> Problem:

@@ -715,6 +715,43 @@ def test_what_a_judge_costs_is_counted_by_its_own_prices_and_stops_at_the_budget
         LabelConfig.model_validate(foreign)
 
 
+def _called(name: str = "choose", said: str | None = None) -> bytes:
+    call = {"id": "c1", "type": "function", "function": {"name": name, "arguments": "{}"}}
+    message = {"role": "assistant", "content": said, "tool_calls": [call]}
+    return json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}).encode()
+
+
+def test_a_call_of_a_tool_that_was_not_offered_is_no_answer(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    rows = make_rows(8)
+    rows[0] = rows[0].model_copy(update={"requires_json": True, "tool_schema": SCHEMA})
+    server.script = {
+        "That does not fit": [step(text='{"n": 5}')],
+        "Question 000?": [step(body=_called(said="I look it up."))],
+        "Question 001?": [step(body=_called())],
+    }
+    artifact = label(make_dataset(workspace, rows), config, workspace)
+    first, *_ = _kept(workspace, artifact)
+    assert (first.messages[-1].content, first.messages[-1].tool_calls) == ('{"n": 5}', ())
+    assert [(one["where"], one["code"]) for one in _unanswered(workspace, artifact.artifact_id)] == [
+        ("r001", "teacher-empty")
+    ]
+
+
+def test_a_judge_that_calls_a_tool_gave_no_verdict(workspace, server, step, config, make_dataset, make_rows) -> None:
+    server.script = {
+        "Answer 1:": [step(body=_called())],
+        "That does not fit": [step(body=_called())],
+        "Question 000?": [step(text="Wrong."), step(text="Right.")],
+    }
+    judge = {"teacher": "qwen3-8b", "base_url": server.base_url}
+    settings = {"samples": {"count": 2, "choice": "judge", "judge": judge}, "temperature": 0.7, "concurrency": 1}
+    judged = LabelConfig.model_validate(config.model_dump() | settings)
+    artifact = label(make_dataset(workspace, make_rows(4)), judged, workspace)
+    assert [finding.code for finding in artifact.findings] == ["label-judge-silent"]
+
+
 def _kept(workspace, artifact):
     folder = workspace.folder(Stage.LABEL, artifact.artifact_id)
     return [row for name in ("train", "held_out") for row in read_labeled(folder / f"{name}.jsonl")]
