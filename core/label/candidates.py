@@ -20,6 +20,12 @@ class Candidate:
     outcome: Outcome
     completion: str
 
+    @property
+    def said(self) -> str:
+        """Its text and what it calls: what samples are compared by, and what a judge is shown."""
+        functions = (call["function"] for call in self.outcome.tool_calls)
+        return "\n".join(filter(None, [self.completion, *(f"{each['name']}({each['arguments']})" for each in functions)]))
+
 
 @dataclass
 class Candidates:

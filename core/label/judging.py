@@ -115,7 +115,7 @@ def hear(bench: Bench, requests: Iterator[Request], session: Session, step: Call
 
 def _requests(bench: Bench, questions: Questions, gate: AnswerGate, ledger: Ledger) -> Iterator[Request]:
     for question in questions:
-        different = list(dict.fromkeys(found.completion for found in candidates_of(question, ledger, gate).valid))
+        different = list(dict.fromkeys(found.said for found in candidates_of(question, ledger, gate).valid))
         if len(different) > 1:
             request = bench.request(question.row, different)
             if follow(request, ledger).missing is not None:

@@ -92,7 +92,7 @@ class LabelsWriter:
             self._set_aside(found.rejected[0])
             self._keep_samples(row, found.outcomes, None)
             return
-        chosen = self._choose(row, [candidate.completion for candidate in found.valid])
+        chosen = self._choose(row, [candidate.said for candidate in found.valid])
         best = found.valid[chosen.place]
         self._keep(row, best.completion, best.outcome.tool_calls, chosen.consistency, best.outcome.confidence)
         self._keep_samples(row, found.outcomes, best.sample)

@@ -752,6 +752,37 @@ def test_a_judge_that_calls_a_tool_gave_no_verdict(workspace, server, step, conf
     assert [finding.code for finding in artifact.findings] == ["label-judge-silent"]
 
 
+def test_samples_that_call_tools_are_compared_by_what_they_call(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    tools = tuple(
+        {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("a", "bcdef")
+    )
+    rows = make_rows(4, tools=tools)
+    server.script = {"Question 000?": [step(body=_called(name)) for name in ("a", "bcdef", "bcdef")]}
+    settings = {"samples": {"count": 3, "choice": "agreement"}, "temperature": 0.7, "concurrency": 1}
+    artifact = label(make_dataset(workspace, rows), LabelConfig.model_validate(config.model_dump() | settings), workspace)
+    first, *_ = _kept(workspace, artifact)
+    assert first.messages[-1].tool_calls[0]["function"]["name"] == "bcdef"
+    assert 0 < first.consistency < 1
+
+
+def test_a_judge_is_shown_what_samples_call(workspace, server, step, config, make_dataset, make_rows) -> None:
+    tools = tuple({"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("a", "b"))
+    server.script = {
+        "Answer 1:": [step(text='{"best": 2}')],
+        "Question 000?": [step(body=_called("a")), step(body=_called("b"))],
+    }
+    judge = {"teacher": "qwen3-8b", "base_url": server.base_url}
+    settings = {"samples": {"count": 2, "choice": "judge", "judge": judge}, "temperature": 0.7, "concurrency": 1}
+    judged = LabelConfig.model_validate(config.model_dump() | settings)
+    artifact = label(make_dataset(workspace, make_rows(4, tools=tools)), judged, workspace)
+    first, *_ = _kept(workspace, artifact)
+    assert first.messages[-1].tool_calls[0]["function"]["name"] == "b"
+    (asked,) = [sent.last for sent in server.sent if "Answer 1:" in sent.last]
+    assert "a({})" in asked
+
+
 def _kept(workspace, artifact):
     folder = workspace.folder(Stage.LABEL, artifact.artifact_id)
     return [row for name in ("train", "held_out") for row in read_labeled(folder / f"{name}.jsonl")]
