@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.data.flaws import Flaw
 from core.data.parsing import parse_value
@@ -14,6 +14,7 @@ from core.label.teachers import Trouble
 
 _SHOWN_CHARS = 120
 _MOST_TOKENS = 1 << 31  # a count above is no count
+_ROUNDING = 1e-3  # of a probability above one: what lies further above is a logit
 _CUT = frozenset({"length", "max_tokens", "model_length"})
 _REFUSED = frozenset({"content_filter", "refusal", "safety", "recitation"})
 _BROKEN_OFF = frozenset({"error", "abort", "aborted", "cancelled"})  # what stands there is not the whole answer
@@ -38,7 +39,7 @@ class _Message(_Said):
 
 class _Likely(_Said):
     token: str
-    logprob: float
+    logprob: float = Field(le=_ROUNDING)
     id: Any = None
 
 

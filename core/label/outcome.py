@@ -83,4 +83,5 @@ def confidence_of(reply: Reply) -> float | None:
     """Return the geometric mean of the probabilities of an answer's tokens, None without log-probabilities."""
     if not reply.logprobs:
         return None
-    return math.exp(sum(token.logprob for token in reply.logprobs) / len(reply.logprobs))
+    mean = sum(token.logprob for token in reply.logprobs) / len(reply.logprobs)
+    return math.exp(min(0.0, mean))

@@ -20,7 +20,8 @@ from core.errors import TeacherFailed, ToolMissing
 from core.label.ask import Problem, completion_of
 from core.label.chat_completion import read_completion
 from core.label.endpoint import EndpointTeacher, connect, retry_after_s
-from core.label.request import Reply, Request
+from core.label.outcome import confidence_of
+from core.label.request import Reply, Request, TokenLogprob
 from core.label.teachers import Trouble
 
 REQUEST = Request(teacher="t", messages=(Message(role="user", content="Why?"),), temperature=0.0, max_tokens=9, seed=1)
@@ -88,6 +89,8 @@ def test_counts_that_are_none_count_nothing(usage: object) -> None:
         (body(finish_reason="error"), "finish_reason is error"),
         (body(logprobs={"content": [{"token": None, "logprob": 0}]}), "token"),
         (body(logprobs={"content": [{"token": "a", "logprob": float("nan")}]}), "NaN"),
+        (body(logprobs={"content": [{"token": "a", "logprob": 12.5}]}), "logprob"),
+        (body(logprobs={"content": [{"token": "a", "logprob": 10**400}]}), "logprob"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -111,6 +114,19 @@ def test_no_body_whatsoever_is_more_than_a_trouble_and_a_reply_can_be_stored(sai
     outcome = read_completion(said, 1.0)
     outcome.model_dump_json().encode()
     assert isinstance(outcome, Trouble) or 0 <= outcome.prompt_tokens < 2**63 > outcome.completion_tokens >= 0
+
+
+def test_a_probability_that_rounding_carried_above_one_is_one() -> None:
+    reply = read_completion(body(logprobs={"content": [{"token": "a", "logprob": 1e-6}]}), 1.0)
+    assert isinstance(reply, Reply)
+    assert confidence_of(reply) == 1.0
+
+
+@pytest.mark.parametrize("logprob", [800.0, 1e308])
+def test_how_sure_a_teacher_was_is_a_probability_whatever_an_older_ledger_holds(logprob: float) -> None:
+    tokens = (TokenLogprob(token=1, text="a", logprob=logprob, top=()),) * 2
+    reply = Reply(text="a", finish_reason="stop", prompt_tokens=1, completion_tokens=2, latency_ms=1.0, logprobs=tokens)
+    assert confidence_of(reply) == 1.0
 
 
 @pytest.mark.parametrize(
