@@ -25,6 +25,7 @@ _REMEDIES = {
     "teacher-tool-call": "Ask a stronger teacher, or one behind an endpoint that reads its tool calls.",
     "discarded": "Run edgekiln label: what was discarded is asked again.",
     "personal-data-excess": "Look at the row: it is a list of personal data; raise data.privacy.max_values to keep it.",
+    "personal-data-unchecked": "Update or uninstall the package that its reason names, or take name out of data.privacy.kinds.",
     "bad-schema": "Mend the row's tool_schema; it must be a JSON Schema without remote references.",
 }
 

@@ -22,7 +22,7 @@ from core.label.section import LabelConfig
 from core.nouns import Dataset
 from core.workspace import Workspace
 
-_SENT = ("system", "context", "user", "history", "steps", "tools", "tool_schema")
+_SENT = ("system", "context", "user", "history", "steps", "tools", "tool_name", "tool_schema")
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Questions:
     def _question(self, row: PromptRow) -> Question:
         if row.completion is not None:
             return Question(row)
-        if problem := schema_problem(row):
-            return Question(row, problem=problem)
         asked = redacted(row, self.privacy) if self.privacy else row
         if isinstance(asked, Problem):
             return Question(row, problem=asked)
+        if problem := schema_problem(asked):  # as redaction leaves it
+            return Question(row, problem=problem)
         samples = range(self.config.samples.count)
         return Question(asked, tuple(first_request(asked, self.teacher, self.config, sample) for sample in samples))
 

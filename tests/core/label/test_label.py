@@ -16,6 +16,7 @@ import pytest
 
 from core.config import LabelConfig
 from core.contract import Stage
+from core.data.privacy import NamesUnknown, redact
 from core.data.record import read_labeled
 from core.errors import (
     BadConfig,
@@ -613,6 +614,44 @@ def test_personal_data_does_not_leave_the_machine_when_it_is_to_be_redacted(
     trained = b"".join(_files(workspace, artifact).values())
     assert b"<CARD_1>" in trained
     assert b"jane" not in trained
+
+
+def test_the_name_of_a_tool_is_redacted_with_all_else_that_is_sent(
+    workspace, server, config, make_dataset, make_rows
+) -> None:
+    rows = make_rows(4, requires_json=True, tool_schema=SCHEMA, tool_name="mail jane.doe@example.com")
+    lenient = config.model_copy(update={"redact": True, "max_failed_share": 1.0})
+    with pytest.raises(NoRowsLeft):  # the server's answers are no JSON
+        label(make_dataset(workspace, rows), lenient, workspace)
+    assert server.sent
+    assert not [sent for sent in server.sent if "jane" in json.dumps(sent.body)]
+
+
+def test_a_schema_that_redaction_breaks_is_not_sent(workspace, server, config, make_dataset, make_rows) -> None:
+    rows = make_rows(12)
+    broken = {"type": "integer", "maximum": 4111111111111111}
+    rows[0] = rows[0].model_copy(update={"requires_json": True, "tool_schema": broken})
+    artifact = label(make_dataset(workspace, rows), config.model_copy(update={"redact": True}), workspace)
+    assert [reject["code"] for reject in _unanswered(workspace, artifact.artifact_id)] == ["bad-schema"]
+    assert len(server.sent) == 11
+
+
+def test_a_row_in_which_names_cannot_be_looked_for_is_set_aside(
+    workspace, server, config, make_dataset, make_rows, monkeypatch
+) -> None:
+    def unsure(text: str) -> list[tuple[int, int]]:
+        if "000" in text:
+            raise NamesUnknown("finder 1.0 failed with KeyError")
+        return []
+
+    names = {"kinds": ("name",)}
+    monkeypatch.setattr(
+        "core.label.questions.redact", lambda tree, limits, _: redact(tree, limits.model_copy(update=names), unsure)
+    )
+    artifact = label(make_dataset(workspace, make_rows(12)), config.model_copy(update={"redact": True}), workspace)
+    (reject,) = _unanswered(workspace, artifact.artifact_id)
+    assert (reject["where"], reject["code"]) == ("r000", "personal-data-unchecked")
+    assert len(server.sent) == 11
 
 
 def test_an_endpoint_s_own_fields_are_sent_and_shape_the_answer_s_key(
