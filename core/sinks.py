@@ -220,7 +220,7 @@ def hide(text: str, names: Iterable[str]) -> str:
     """Replace the values of secret variables in a text by their names."""
     for name in names:
         try:
-            value = secret(name)
+            value = secret(name).strip()  # as it is sent
         except ToolMissing:
             continue
         if len(value) >= _SHORTEST_SECRET:

@@ -221,12 +221,13 @@ def test_what_no_retry_can_mend_is_told_once(
     assert label(make_dataset(workspace, make_rows(40)), wrong, workspace).unanswered == 0
 
 
+@pytest.mark.parametrize("ending", ["", "\n"])
 @pytest.mark.parametrize("status", [401, 422, 500])
 def test_a_key_that_the_endpoint_repeats_is_neither_told_nor_stored(
-    workspace, server, step, config, make_dataset, make_rows, monkeypatch, status
+    workspace, server, step, config, make_dataset, make_rows, monkeypatch, status, ending
 ) -> None:
-    monkeypatch.setenv("TEACHER_KEY", "sk-hunter2hunter2")
-    server.otherwise = step(status=status, text="bad key Bearer sk-hunter2hunter2")
+    monkeypatch.setenv("TEACHER_KEY", f"sk-hunter2hunter2{ending}")
+    server.otherwise = step(status=status, body=b'{"error": {"message": "bad key Bearer sk-hunter2hunter2"}}')
     echoed = config.model_copy(update={"api_key_env": "TEACHER_KEY", "attempts": 1})
     with pytest.raises(EdgekilnError) as refused:
         label(make_dataset(workspace, make_rows(10)), echoed, workspace)
