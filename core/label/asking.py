@@ -167,6 +167,8 @@ class Asker:
                         return True
                     self._under_way[request.key] = first
                 try:
+                    if self._is_answered(request):  # by another row's asking, between the two looks
+                        continue
                     answered = self._send(first, request, ticket)
                 finally:
                     with self._state:
@@ -177,6 +179,10 @@ class Asker:
         finally:
             with self._state:
                 self._step_out(ticket)
+
+    def _is_answered(self, request: Request) -> bool:
+        entry = self._ledger.find(request.key)
+        return entry is not None and entry.reply is not None
 
     def _send(self, first: Request, request: Request, ticket: int) -> bool | None:
         """Send a request up to `attempts` times, not counting those the endpoint was away for; say whether it was answered.

@@ -192,3 +192,21 @@ def test_a_question_whose_turn_comes_after_the_stop_is_not_counted_as_done(
         label(make_dataset(workspace, make_rows(40)), poor, workspace)
     with open_ledger(workspace.ledger("label")) as ledger:
         assert ledger.sessions()[0].done == ledger.counts()["answered"] == len(server.sent) == 10
+
+
+def test_a_row_that_looked_before_another_s_answer_came_does_not_pay_for_it_again(
+    workspace, server, config, make_dataset, make_rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    def slowly(*given: object) -> object:
+        found = follow(*given)
+        looks.append("")
+        if len(looks) == 2:  # the second row's, which sees no answer yet and is late
+            time.sleep(1.0)
+        return found
+
+    rows = [row.model_copy(update={"user": "The same?"}) for row in make_rows(2)]
+    dataset = make_dataset(workspace, [*rows[:1], rows[1].model_copy(update={"split": "held_out"})])
+    monkeypatch.setattr(asking, "follow", slowly)
+    assert label(dataset, config, workspace).asked == len(server.sent) == 1
