@@ -311,6 +311,7 @@ class Asker:
             begins = ends = False
             if not trouble.retryable or trouble.retry_after_s is not None:  # it is there: it said no, or when it has time
                 ends = self._breaker.answered()
+                self._in_streak.clear()
                 wait_s = min(trouble.retry_after_s or 0.0, self._config.patience_s)
                 self._not_before = max(self._not_before, now + wait_s)
             else:

@@ -210,3 +210,14 @@ def test_a_row_that_looked_before_another_s_answer_came_does_not_pay_for_it_agai
     dataset = make_dataset(workspace, [*rows[:1], rows[1].model_copy(update={"split": "held_out"})])
     monkeypatch.setattr(asking, "follow", slowly)
     assert label(dataset, config, workspace).asked == len(server.sent) == 1
+
+
+def test_rows_that_fail_while_others_are_refused_count_for_the_limit(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.script = {f"Question {number:03}?": [step(status=400)] for number in range(0, 100, 2)}
+    server.otherwise = step(status=500)
+    once = config.model_copy(update={"attempts": 1, "concurrency": 1})
+    with pytest.raises(TeacherFailed, match="more than 20%"):
+        label(make_dataset(workspace, make_rows(100)), once, workspace)
+    assert len(server.sent) <= 21 + 2
