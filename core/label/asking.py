@@ -195,10 +195,11 @@ class Asker:
             outcome = self._once(request)
             if isinstance(outcome, Reply):
                 return True
-            waited_s = time.perf_counter() - began + (outcome.retry_after_s or 0.0)
-            if not outcome.retryable or waited_s > self._config.patience_s:
+            if not outcome.retryable:
                 return False
             if self._breaker.open_since is not None or outcome.retry_after_s is not None:
+                if time.perf_counter() - began + (outcome.retry_after_s or 0.0) > self._config.patience_s:
+                    return False
                 continue  # the pause, or what the endpoint asked for, is the wait
             attempt += 1
             if attempt < self._config.attempts and self._stop.wait(_delay_s(request, attempt)):

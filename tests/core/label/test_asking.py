@@ -221,3 +221,12 @@ def test_rows_that_fail_while_others_are_refused_count_for_the_limit(
     with pytest.raises(TeacherFailed, match="more than 20%"):
         label(make_dataset(workspace, make_rows(100)), once, workspace)
     assert len(server.sent) <= 21 + 2
+
+
+def test_who_waits_for_no_endpoint_still_tries_as_often_as_it_may(
+    workspace, server, step, config, make_dataset, make_rows
+) -> None:
+    server.script = {"Question 000?": [step(status=500)]}
+    hurried = config.model_copy(update={"patience_s": 0.0})
+    assert label(make_dataset(workspace, make_rows(4)), hurried, workspace).unanswered == 0
+    assert len(server.sent) == 5
