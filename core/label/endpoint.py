@@ -29,6 +29,7 @@ _STRUCTURE = (
 )
 _TOO_MANY = 429
 _BUSY_S = 1.0
+_LEAST_S = 0.05  # asked for less, it would be asked without a pause for as long as it says so
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 
 
@@ -149,10 +150,10 @@ def _asked_for_s(error: Any) -> float | None:
     headers = error.response.headers
     now = _date_of(headers.get("date")) or datetime.now(UTC)  # a date it names is one of its own clock
     milliseconds = retry_after_s(headers.get("retry-after-ms"), now)
-    if milliseconds is not None:
-        return milliseconds / 1000
-    named = retry_after_s(headers.get("retry-after"), now)
-    return _BUSY_S if named is None and error.status_code == _TOO_MANY else named
+    named = retry_after_s(headers.get("retry-after"), now) if milliseconds is None else milliseconds / 1000
+    if named:
+        return max(named, _LEAST_S)
+    return _BUSY_S if error.status_code == _TOO_MANY else None  # no time, and one that is over, say nothing
 
 
 def _refusal_code(error: Any) -> str:

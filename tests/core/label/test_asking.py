@@ -230,3 +230,15 @@ def test_who_waits_for_no_endpoint_still_tries_as_often_as_it_may(
     hurried = config.model_copy(update={"patience_s": 0.0})
     assert label(make_dataset(workspace, make_rows(4)), hurried, workspace).unanswered == 0
     assert len(server.sent) == 5
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("asks", [{"Retry-After": "0"}, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}])
+def test_an_endpoint_that_asks_for_no_time_is_not_asked_without_a_pause(
+    workspace, server, step, config, make_dataset, make_rows, status: int, asks: dict[str, str]
+) -> None:
+    server.otherwise = step(status=status, headers=asks)
+    hurried = config.model_copy(update={"patience_s": 2.0, "concurrency": 1})
+    with pytest.raises(TeacherFailed):
+        label(make_dataset(workspace, make_rows(1)), hurried, workspace)
+    assert len(server.sent) <= 3

@@ -279,6 +279,7 @@ def test_what_edgekiln_says_itself_is_no_field_of_the_endpoint_s_own(config, fie
         ({"Retry-After": "3"}, 3.0),
         ({"Retry-After-Ms": "250", "Retry-After": "3"}, 0.25),
         ({"Retry-After": "x"}, 1.0),
+        ({"Retry-After-Ms": "1"}, 0.05),
     ],
 )
 def test_who_has_too_much_to_do_is_given_time_though_none_is_named(ask, headers: dict[str, str], waits_s: float) -> None:
