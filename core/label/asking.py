@@ -60,6 +60,7 @@ class Asker:
         self._told: set[str] = set()
         self._failed = 0
         self._may_fail = math.inf
+        self._stopped_by: BudgetReached | None = None
 
     @property
     def gave_up(self) -> bool:
@@ -122,19 +123,34 @@ class Asker:
                     self._failed += 1
                     on_done(1)
             if not replied or self.gave_up:
-                return
+                break
+        if self._stopped_by is not None:
+            raise self._stopped_by
 
     def _draw(self, firsts: Iterator[Request], replied: deque[Request], on_done: OnDone) -> Iterator[Request]:
-        while not self.gave_up and (first := replied.popleft() if replied else next(firsts, None)) is not None:
+        while not self.gave_up and (first := self._following(firsts, replied)) is not None:
             found = follow(first, self._ledger)
             request = found.missing
             if request is None or request.key in self._under_way:
                 self._failed += request is None and found.completion is None
                 on_done(1)
                 continue
+            if self._may_begin(request):
+                self._under_way[request.key] = first
+                yield request
+
+    def _following(self, firsts: Iterator[Request], replied: deque[Request]) -> Request | None:
+        if replied:
+            return replied.popleft()
+        return next(firsts, None) if self._stopped_by is None else None
+
+    def _may_begin(self, request: Request) -> bool:
+        """Begin with a request; False when the budget is used up, which is raised when what is under way has arrived."""
+        try:
             self._begin(request)
-            self._under_way[request.key] = first
-            yield request
+        except BudgetReached as error:
+            self._stopped_by = error
+        return self._stopped_by is None
 
     @contextmanager
     def _pool(self, on_done: OnDone) -> Iterator[set[Future[bool | None]]]:

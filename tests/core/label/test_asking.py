@@ -6,6 +6,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
+from itertools import islice
 
 import pytest
 
@@ -14,11 +15,13 @@ from core.contract import Stage
 from core.errors import BudgetReached, DataError, TeacherFailed
 from core.label import asking, pace
 from core.label.account import Account
+from core.label.ask import first_request
 from core.label.asking import Asker
 from core.label.entries import Spent
 from core.label.label import label
 from core.label.ledger import open_ledger
 from core.label.outcome import follow
+from core.label.request import Reply
 from core.label.teachers import Trouble
 
 
@@ -109,8 +112,6 @@ class _Refusing:
 
 
 def test_a_teacher_on_this_machine_is_given_up_too(workspace, config, make_rows) -> None:
-    from core.label.ask import first_request
-
     firsts = [first_request(row, "t", config) for row in make_rows(100)]
     teacher, done = _Refusing(), []
     with open_ledger(workspace.ledger("label")) as ledger:
@@ -242,3 +243,32 @@ def test_an_endpoint_that_asks_for_no_time_is_not_asked_without_a_pause(
     with pytest.raises(TeacherFailed):
         label(make_dataset(workspace, make_rows(1)), hurried, workspace)
     assert len(server.sent) <= 3
+
+
+class _SideBySide:
+    """A teacher that has four requests under way before the first is answered, as one on this machine has; it answers all."""
+
+    concurrency, batches = 1, True
+
+    def answer(self, requests):
+        drawn = iter(requests)
+        while some := list(islice(drawn, 4)):
+            for request in some:
+                yield request, Reply(text="So.", finish_reason="stop", prompt_tokens=7, completion_tokens=3, latency_ms=1.0)
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
+@pytest.mark.parametrize("most", [6, 8])
+def test_what_a_teacher_on_this_machine_is_at_when_the_budget_ends_still_arrives(
+    workspace, config, make_rows, most: int
+) -> None:
+    firsts = [first_request(row, "t", config) for row in make_rows(20)]
+    budget, done = config.budget.model_copy(update={"max_requests": most}), []
+    with open_ledger(workspace.ledger("label")) as ledger:
+        asker = Asker(_SideBySide(), ledger, config, Account(budget, None, Spent()), lambda _: None)
+        with pytest.raises(BudgetReached, match=f"{most} >= {most}"):
+            asker.ask_all(firsts, done.append)
+        assert ledger.counts() == {"waiting": 0, "answered": most, "failed": 0}
+    assert sum(done) == asker.sent == most
