@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 64 << 20  # the longest answer with log-probabilities is some 10 MB
 PLAIN = "identity"
 _BEGAN = "edgekiln.began"
+_OPENED = ("connect_tcp.complete", "start_tls.complete")  # TLS takes the first's socket over and gives another
 
 
 class Connections:
@@ -49,10 +50,11 @@ class Connections:
             known_now = list(self._sockets)
         for known in known_now:
             with contextlib.suppress(OSError):
-                known.shutdown(socket.SHUT_RDWR)
+                # not that of a socket with TLS, which takes away what the thread that waits is reading with
+                socket.socket.shutdown(known, socket.SHUT_RDWR)
 
     def _note(self, event: str, info: dict[str, Any]) -> None:
-        if event.endswith("connect_tcp.complete"):
+        if event.endswith(_OPENED):
             opened = info["return_value"].get_extra_info("socket")
             with self._lock:  # requests open connections from many threads, and one that is forgotten is never cut
                 self._sockets = [known for known in self._sockets if known.fileno() != -1] + [opened]

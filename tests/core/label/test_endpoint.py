@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from werkzeug.serving import make_ssl_devcert
 
 from core import catalogue
 from core.config import LabelConfig
@@ -159,6 +162,26 @@ def test_a_body_that_would_unpack_to_any_size_is_not_unpacked(ask) -> None:
     trouble = ask(body=bomb, headers={"Content-Encoding": "gzip"})
     assert isinstance(trouble, Trouble)
     assert "packed as gzip" in trouble.reason
+
+
+def test_closing_ends_what_waits_for_an_answer_behind_tls_too(server, step, config, monkeypatch, tmp_path) -> None:
+    certificate, key = make_ssl_devcert(str(tmp_path / "tls"), host="localhost")
+    server.speak_tls(certificate, key)
+    server.otherwise = step(wait_s=20.0)
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    url = server.base_url.replace("http://127.0.0.1", "https://localhost")
+    teacher = connect(catalogue.model("qwen3-8b", None), config.model_copy(update={"base_url": url, "timeout_s": 60.0}))
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(lambda: list(teacher.answer([REQUEST])))
+        while not server.sent:
+            assert not asked.done(), asked.result()
+            time.sleep(0.02)
+        time.sleep(0.3)  # so that it waits for the answer
+        began = time.perf_counter()
+        teacher.close()
+        ((_, trouble),) = asked.result()
+    assert time.perf_counter() - began < 5
+    assert isinstance(trouble, Trouble)
 
 
 def test_a_connection_that_breaks_says_how(config) -> None:
