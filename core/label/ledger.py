@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from operator import add
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
@@ -158,7 +159,8 @@ class Ledger:
                 ).rowcount
                 self._connection.execute(
                     "UPDATE requests SET state = 'failed', answer = NULL, error = 'its answer was discarded',"
-                    " code = 'discarded' WHERE key = ? AND state = 'answered'",
+                    " code = 'discarded', prompt_tokens = NULL, completion_tokens = NULL, cost = NULL"
+                    " WHERE key = ? AND state = 'answered'",
                     (key,),
                 )
             found += moved
@@ -198,7 +200,7 @@ class Ledger:
             return SessionRow.model_validate(dict(zip(SessionRow.model_fields, row, strict=True)))
 
     def spent(self, artifact_id: str) -> Spent:
-        """Return what all sessions of one labelling took, killed ones too."""
+        """Return what all sessions of one labelling took, killed ones and discarded answers too."""
         ((*figures,),) = self._execute(
             "SELECT coalesce(sum(sent), 0), coalesce(sum(state = 'answered'), 0), coalesce(sum(state = 'failed'), 0),"
             " coalesce(sum(state = 'waiting'), 0), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0),"
@@ -206,7 +208,15 @@ class Ledger:
             " WHERE session IN (SELECT session FROM sessions WHERE artifact_id = ?)",
             artifact_id,
         )
-        return Spent.model_validate(dict(zip(Spent.model_fields, figures, strict=True)))
+        ((*discarded,),) = self._execute(
+            "SELECT coalesce(sum(gone.prompt_tokens), 0), coalesce(sum(gone.completion_tokens), 0),"
+            " coalesce(sum(gone.cost), 0.0), count(gone.cost)"
+            " FROM discarded AS gone CROSS JOIN requests USING (key)"  # the few first
+            " WHERE session IN (SELECT session FROM sessions WHERE artifact_id = ?)",
+            artifact_id,
+        )
+        took = [*figures[:4], *map(add, figures[4:], discarded)]
+        return Spent.model_validate(dict(zip(Spent.model_fields, took, strict=True)))
 
     def recent(self, session: int, most: int) -> list[float]:
         """Return when the newest answers of a session came, the newest first, in seconds of the session's own clock.

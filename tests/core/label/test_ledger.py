@@ -242,6 +242,23 @@ def test_a_discarded_answer_is_asked_again_and_what_it_cost_is_kept(tmp_path: Pa
     assert kept == ("Because.", 0.25)
 
 
+def test_what_a_discarded_answer_took_is_counted_once_and_goes_on_counting(tmp_path: Path) -> None:
+    with open_ledger(tmp_path / "l.sqlite") as ledger:
+        ledger.start("artifact", "t", questions=1, reused=0)
+        ledger.begin(_request())
+        ledger.commit(_request().key, _reply(), cost=0.25)
+        took = []
+        for _ in range(2):
+            ledger.discard([_request().key])
+            spent = ledger.spent("artifact")
+            took.append((spent.requests, spent.tokens, spent.cost, spent.priced))
+            ledger.begin(_request())
+            ledger.commit(_request().key, _reply("Better."), cost=0.5)
+            spent = ledger.spent("artifact")
+            took.append((spent.requests, spent.tokens, spent.cost, spent.priced))
+    assert took == [(1, 7, 0.25, 1), (2, 14, 0.75, 2), (2, 14, 0.75, 2), (3, 21, 1.25, 3)]
+
+
 def test_every_record_comes_out_once_in_the_order_of_the_keys(tmp_path: Path) -> None:
     with open_ledger(tmp_path / "l.sqlite") as ledger:
         for number in range(1203):
