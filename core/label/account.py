@@ -13,13 +13,13 @@ from core.label.section import Budget, Prices
 class Account:
     """Counts from what earlier sessions took. Not locked: its owner calls it under a lock."""
 
-    def __init__(self, budget: Budget, prices: Prices | None, spent: Spent) -> None:
+    def __init__(self, budget: Budget, prices: Prices | None, spent: Spent, began_s: float | None = None) -> None:
         self._budget = budget
         self._prices = prices
         self._requests = spent.requests
         self._tokens = spent.tokens
         self._cost = spent.cost
-        self._began = time.perf_counter()
+        self._began_s = time.perf_counter() if began_s is None else began_s
 
     def allow(self) -> None:
         """Count a request that is about to be sent; BudgetReached when the budget has no room for it."""
@@ -27,7 +27,7 @@ class Account:
             "max_requests": self._requests,
             "max_tokens": self._tokens,
             "max_cost": self._cost,
-            "max_s": time.perf_counter() - self._began,
+            "max_s": time.perf_counter() - self._began_s,
         }
         for name, figure in taken.items():
             limit = getattr(self._budget, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.config import LabelConfig
@@ -27,10 +27,11 @@ class Session:
     artifact_id: str
     on_event: OnEvent
     beside: Path | None
+    began_s: float = field(default_factory=time.perf_counter)
 
     def account(self, config: LabelConfig) -> Account:
-        """Return an account that begins with what earlier sessions took."""
-        return Account(config.budget, config.prices, self.ledger.spent(self.artifact_id))
+        """Return an account that begins with what earlier sessions took, and whoever was asked before in this one."""
+        return Account(config.budget, config.prices, self.ledger.spent(self.artifact_id), self.began_s)
 
     @contextmanager
     def open(self, teacher: str, found: Survey) -> Iterator[Callable[[int], None]]:

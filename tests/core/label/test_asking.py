@@ -22,6 +22,7 @@ from core.label.label import label
 from core.label.ledger import open_ledger
 from core.label.outcome import follow
 from core.label.request import Reply
+from core.label.session import Session
 from core.label.teachers import Trouble
 
 
@@ -272,3 +273,12 @@ def test_what_a_teacher_on_this_machine_is_at_when_the_budget_ends_still_arrives
             asker.ask_all(firsts, done.append)
         assert ledger.counts() == {"waiting": 0, "answered": most, "failed": 0}
     assert sum(done) == asker.sent == most
+
+
+def test_the_seconds_of_a_session_are_those_of_teacher_and_judge_together(workspace, config) -> None:
+    limited = config.model_copy(update={"budget": config.budget.model_copy(update={"max_s": 0.05})})
+    with open_ledger(workspace.ledger("label")) as ledger:
+        session = Session(ledger, "0" * 12, lambda _: None, None)
+        time.sleep(0.1)
+        with pytest.raises(BudgetReached, match=r"label\.budget\.max_s"):
+            session.account(limited).allow()
