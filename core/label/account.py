@@ -39,9 +39,9 @@ class Account:
         self._requests += 1
 
     def charge(self, reply: Reply) -> float | None:
-        """Count an answer and return what it cost, None where there are no prices."""
+        """Count an answer and return what it cost, None where there are no prices or the endpoint tells no tokens."""
         self._tokens += reply.prompt_tokens + reply.completion_tokens
-        if self._prices is None:
+        if self._prices is None or not _is_counted(reply):
             return None
         cost = (
             reply.prompt_tokens * self._prices.prompt_per_million
@@ -49,6 +49,22 @@ class Account:
         ) / 1e6
         self._cost += cost
         return cost
+
+    def check_counts(self, reply: Reply) -> None:
+        """Raise BudgetReached for an answer without token counts where they would have to end the labelling."""
+        of_money = self._budget.max_cost if self._prices is not None else None
+        for name, limit in (("max_tokens", self._budget.max_tokens), ("max_cost", of_money)):
+            if limit is not None and not _is_counted(reply):
+                raise BudgetReached(
+                    f"the endpoint tells no token counts: label.budget.{name} {limit:g} would never be reached",
+                    remedy="Limit the requests in its place and run again; every answer is kept:"
+                    f" --set label.budget.{name}=null --set label.budget.max_requests=1000",
+                )
+
+
+def _is_counted(reply: Reply) -> bool:
+    """Say whether its tokens were told: no prompt has none."""
+    return reply.prompt_tokens + reply.completion_tokens > 0
 
 
 def _more(limit: float) -> str:

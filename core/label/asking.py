@@ -296,6 +296,7 @@ class Asker:
         with self._state:
             cost = self._account.charge(reply)
         self._ledger.commit(request.key, reply, cost)
+        self._account.check_counts(reply)
 
     def _fail(self, request: Request, trouble: Trouble) -> None:
         """Note a failure; each kind that no retry can mend is told once, not for every row."""

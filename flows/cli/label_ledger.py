@@ -61,7 +61,12 @@ def _table(found: LabelStatus, *, running: bool) -> Table:
         ("requests failed", spent.failed),
         ("prompt tokens", spent.prompt_tokens),
         ("completion tokens", spent.completion_tokens),
-        ("cost", f"{spent.cost:.4f} for {spent.priced} answers" if spent.priced else "unknown: label.prices is not set"),
+        (
+            "cost",
+            f"{spent.cost:.4f} for {spent.priced} answers"
+            if spent.priced
+            else "unknown: no label.prices, or no token counts from the endpoint",
+        ),
         ("answers a second of late", f"{rate.mean:.2f} ({rate.lowest:.2f} to {rate.highest:.2f})" if rate else None),
         ("time to the end", _range(found) if found.waiting and running else None),
     ]

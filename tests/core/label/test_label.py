@@ -540,6 +540,24 @@ def test_a_budget_stops_the_labelling_and_a_larger_one_goes_on_with_it(
     assert artifact.cost == pytest.approx(40 * 10 / 1e6)
 
 
+@pytest.mark.parametrize("budget", [{"max_tokens": 1000}, {"max_cost": 1.0}])
+def test_a_budget_that_the_endpoint_s_silence_would_never_end_is_told_as_that(
+    workspace, server, step, config, make_dataset, make_rows, budget
+) -> None:
+    message = {"role": "assistant", "content": "So."}
+    body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
+    server.otherwise = step(body=body)
+    prices = {"prompt_per_million": 1.0, "completion_per_million": 1.0}
+    dataset = make_dataset(workspace, make_rows(40))
+    limited = LabelConfig.model_validate(config.model_dump() | {"budget": budget, "prices": prices, "concurrency": 2})
+    with pytest.raises(BudgetReached, match=rf"no token counts.*label\.budget\.{next(iter(budget))}") as stopped:
+        label(dataset, limited, workspace)
+    assert "label.budget.max_requests" in stopped.value.remedy
+    assert len(server.sent) <= 4
+    free = LabelConfig.model_validate(config.model_dump() | {"prices": prices})
+    assert label(dataset, free, workspace).cost is None
+
+
 def test_of_several_samples_the_one_the_others_resemble_is_learned_and_all_are_kept(
     workspace, server, step, config, make_dataset, make_rows
 ) -> None:
