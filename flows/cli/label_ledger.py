@@ -121,7 +121,7 @@ def failed(
     columns = (Column(key="code", title="code"), Column(key="why", title="why"), Column(key="asked", title="asked"))
     tables = (
         Table(
-            title="Requests without an answer; edgekiln label sends them again",
+            title="Requests without an answer; edgekiln label --force label sends them again",
             columns=columns,
             rows=tuple((entry["code"], entry["error"], entry["asked"][:80]) for entry in requests),
         ),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from core.config import LabelConfig
+from core.contract import Stage
 from core.label.label import label
 from core.label.ledger import open_ledger
 from core.workspace import open_workspace
@@ -74,6 +76,24 @@ def test_failed_lists_requests_and_rows_with_their_reasons(call) -> None:
     _, out, _ = call("failed", "--show", "1")
     assert "teacher-refused" in out
     assert "teacher-length" not in out
+
+
+def test_what_failed_tells_how_it_is_asked_again_where_the_labelling_as_a_whole_passed(
+    tmp_path: Path, server: ScriptedTeacher, make_dataset, make_rows, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = open_workspace(tmp_path / "workspace")
+    server.script = {"Question 001?": [Step(status=500)]}
+    config = LabelConfig(teacher="qwen3-8b", backend="openai", base_url=server.base_url, attempts=1)
+    dataset = make_dataset(workspace, make_rows(12))
+    assert label(dataset, config, workspace).unanswered == 1
+    assert run(["label", "failed", "--json", "--workspace", str(workspace.root)]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert run(["label", "failed", "--workspace", str(workspace.root)]) == 0
+    assert "edgekiln label --force label sends them again" in capsys.readouterr().out
+    assert "edgekiln label --force label" in row["remedy"]
+    assert label(dataset, config, workspace).unanswered == 1  # a run that goes on must not change under its training
+    assert label(dataset, config, replace(workspace, force=frozenset({Stage.LABEL}))).unanswered == 0
+    assert len(server.sent) == 13
 
 
 def test_where_nothing_failed_that_is_said(workspace, capsys: pytest.CaptureFixture[str]) -> None:
