@@ -51,9 +51,10 @@ def config(server) -> LabelConfig:
 
 @contextmanager
 def machine(root: Path, place: Place, told: list[Event] | None = None, port: int | None = None) -> Iterator[Workspace]:
-    """A machine with a workspace folder of its own and the one home in the store."""
+    """A machine with a workspace folder of its own and the one home in the store, which may be slow where it is not cut off."""
     heard = [] if told is None else told
-    with at_home(place.config(port, **QUICK, lock_expiry_s=1), open_workspace(root), "test", heard.append) as tree:
+    cut_off = QUICK if port else {}
+    with at_home(place.config(port, **cut_off, lock_expiry_s=1), open_workspace(root), "test", heard.append) as tree:
         yield tree
 
 
