@@ -10,7 +10,8 @@ EdgekilnError                 1   other
 |  |- DatabaseNewer, RepairFailed, OutOfMemory, GpuFault
 |- GateRefused                5   a gate or a regression said no
 |- ServiceError               6   an outside service (retryable)
-|  |- TeacherFailed, BoardUnreachable
+|  |- BoardUnreachable
+|  |- TeacherFailed: TeacherRefused (not retryable)
 |  |- RemoteFailed: RemoteUnreachable, RemoteSlow, RemoteCorrupt, RemoteNoCredentials, RemoteRefused, RemoteNoBucket,
 |  |  RemoteWrongRegion, RemoteClockSkew, RemoteUnconditional, RemoteDiffers, RemoteLocked, RemoteLockLost
 |  |- HubFailed: HubUnreachable, HubSlow, HubRefused, HubGated, HubMissing, HubNoRevision, HubFull, HubMoved, HubCorrupt
@@ -53,6 +54,7 @@ from core.service_errors import RemoteUnreachable as RemoteUnreachable  # noqa: 
 from core.service_errors import RemoteWrongRegion as RemoteWrongRegion  # noqa: PLC0414
 from core.service_errors import ServiceError as ServiceError  # noqa: PLC0414
 from core.service_errors import TeacherFailed as TeacherFailed  # noqa: PLC0414
+from core.service_errors import TeacherRefused as TeacherRefused  # noqa: PLC0414
 
 
 class ConfigError(EdgekilnError):

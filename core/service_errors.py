@@ -19,6 +19,13 @@ class TeacherFailed(ServiceError):
     code = "service-teacher"
 
 
+class TeacherRefused(TeacherFailed):
+    """The teacher's endpoint refuses the key, does not know the model, or its account is empty."""
+
+    code = "service-teacher-refused"
+    retryable = False
+
+
 class BoardUnreachable(ServiceError):
     """The board cannot be reached or used over SSH."""
 

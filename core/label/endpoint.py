@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.catalogue import EndpointModel, HubModel, ModelCard
 from core.config import LabelConfig, secret
-from core.errors import TeacherFailed, ToolMissing
+from core.errors import TeacherRefused, ToolMissing
 from core.label.chat_completion import read_completion
 from core.label.request import Reply, Request
 from core.label.teachers import Trouble
@@ -46,7 +46,7 @@ class EndpointTeacher:
         self._config = config
 
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply | Trouble]]:
-        """Send one request after the other; TeacherFailed for a wrong key, an unknown model or an exhausted quota."""
+        """Send one request after the other; TeacherRefused for a wrong key, an unknown model or an exhausted quota."""
         for request in requests:
             yield request, self._answer(request)
 
@@ -122,17 +122,17 @@ class EndpointTeacher:
         status = error.status_code
         if status == 401 or (status == 403 and _refusal_code(error) == "teacher-refused"):
             named = self._config.api_key_env or "no variable: label.api_key_env is not set"
-            raise TeacherFailed(
+            raise TeacherRefused(
                 f"{self._config.base_url} refused the key with status {status}: {self._told(error)}",
                 remedy=f"Put a valid key into the environment variable that label.api_key_env names ({named}).",
             ) from error
         if status == 404 or error.code == "model_not_found":
-            raise TeacherFailed(
+            raise TeacherRefused(
                 f"{self._config.base_url} does not serve the model {self._model!r}: {self._told(error)}",
                 remedy=f"Mend label.base_url (it mostly ends in /v1) or the model's name in the card of {self._config.teacher}.",
             ) from error
         if status == 402 or error.code == "insufficient_quota":
-            raise TeacherFailed(
+            raise TeacherRefused(
                 f"{self._config.base_url}: the account's quota is used up",
                 remedy="Pay, or wait, then run again: no answer is lost.",
             ) from error

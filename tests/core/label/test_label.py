@@ -214,7 +214,7 @@ def test_what_no_retry_can_mend_is_told_once(
     wrong = config.model_copy(update={"api_key_env": "TEACHER_KEY"})
     with pytest.raises(TeacherFailed, match=says) as caught:
         label(make_dataset(workspace, make_rows(40)), wrong, workspace)
-    assert caught.value.exit_status == 6
+    assert (caught.value.exit_status, caught.value.retryable) == (6, False)
     assert len(server.sent) <= config.concurrency
     assert not (workspace.root / "artifacts" / "label").exists()
     server.otherwise = step()
