@@ -44,7 +44,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with disk_full_is_an_error(path.parent), _named(path):
+    with disk_full_is_an_error(path.parent), named(path):
         try:
             with scratch.open("wb") as stream:
                 stream.write(data)
@@ -86,7 +86,8 @@ def write_whole(handle: int, data: bytes) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
+    """Have an OSError name a file, whatever it was about."""
     try:
         yield
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.files import disk_full_is_an_error, write_json_lines
+from core.files import disk_full_is_an_error, named, write_json_lines
 from core.label.ledger import Ledger
 from core.label.ledger_errors import row_errors
 
@@ -33,9 +34,9 @@ def export_ledger(ledger: Ledger, output: Path) -> int:
     """Write every request in the order of the keys and return how many; the file appears whole or not at all."""
     scratch = output.with_name(f".{output.name}.part")
     try:
-        with disk_full_is_an_error(output.parent):
+        with disk_full_is_an_error(output.parent), named(output):
             count = _write_parquet(ledger, scratch) if output.suffix == ".parquet" else _write_lines(ledger, scratch)
-        scratch.replace(output)
+            scratch.replace(output)
     finally:
         scratch.unlink(missing_ok=True)
     return count
@@ -52,10 +53,13 @@ def _parsed(record: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _write_parquet(ledger: Ledger, path: Path) -> int:
     count = 0
-    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
-        for group in _groups(ledger.records()):
-            writer.write_table(pa.Table.from_pylist(group, _SCHEMA))
-            count += len(group)
+    with path.open("wb") as stream:
+        with pq.ParquetWriter(stream, _SCHEMA, compression="zstd") as writer:
+            for group in _groups(ledger.records()):
+                writer.write_table(pa.Table.from_pylist(group, _SCHEMA))
+                count += len(group)
+        stream.flush()
+        os.fsync(stream.fileno())
     return count
 
 

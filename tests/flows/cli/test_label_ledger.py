@@ -159,6 +159,14 @@ def test_the_ledger_is_written_to_a_file_whole(call, tmp_path: Path, ending: str
     assert not list(tmp_path.glob(".*part"))
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_file_that_may_not_be_written_is_named_as_it_was_asked_for(call, ending: str) -> None:
+    status, _, err = call("export", f"/proc/all.{ending}")  # where root may make no file either
+    assert status == 4
+    assert f" /proc/all.{ending}: " in err
+    assert "mistake in edgekiln" not in err
+
+
 def test_a_wrong_ending_a_missing_folder_and_a_missing_ledger_are_said(
     call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
