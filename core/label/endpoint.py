@@ -125,17 +125,17 @@ class EndpointTeacher:
             raise TeacherRefused(
                 f"{self._config.base_url} refused the key with status {status}: {self._told(error)}",
                 remedy=f"Put a valid key into the environment variable that label.api_key_env names ({named}).",
-            ) from error
+            ) from None  # the client's own error repeats what the server said, the key too
         if status == 404 or error.code == "model_not_found":
             raise TeacherRefused(
                 f"{self._config.base_url} does not serve the model {self._model!r}: {self._told(error)}",
                 remedy=f"Mend label.base_url (it mostly ends in /v1) or the model's name in the card of {self._config.teacher}.",
-            ) from error
+            ) from None
         if status == 402 or error.code == "insufficient_quota":
             raise TeacherRefused(
                 f"{self._config.base_url}: the account's quota is used up",
                 remedy="Pay, or wait, then run again: no answer is lost.",
-            ) from error
+            ) from None
         retryable = status >= 500 or status in _RETRYABLE_STATUS
         return Trouble(
             reason=_STUTTER.sub("", f"status {status}: {self._told(error)}"),
