@@ -37,7 +37,7 @@ def parse_value(text: str) -> Any:
         return _too_deep(text)
     except ValueError as error:
         return _broken(text, error)
-    return _unfit(text, value) or value
+    return unfit(text, value) or value
 
 
 def _broken(text: str, error: ValueError) -> Flaw:
@@ -49,7 +49,8 @@ def _broken(text: str, error: ValueError) -> Flaw:
     return Flaw("json-broken", None, text, f"no JSON: {error.msg.removesuffix(' at')} at column {error.colno}{ends}")
 
 
-def _unfit(text: str, value: Any) -> Flaw | None:
+def unfit(text: str, value: Any) -> Flaw | None:
+    """Return why a value that was parsed cannot be worked on: nested too deep, or half of a character in its text."""
     # no value is deeper than it has brackets, and counting those costs a hundredth of walking through it
     if text.count("{") + text.count("[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
         return _too_deep(text)
@@ -74,14 +75,15 @@ def _constant(name: str) -> NoReturn:
     raise _Refused("json-not-finite", f"{name} is no JSON value")
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """Return a number; ValueError for one that is larger than any."""
     value = float(text)
     if not math.isfinite(value):
         raise _Refused("json-not-finite", f"{text[:40]} is larger than any number")
     return value
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=finite)
 
 
 def _deeper_than(value: Any, limit: int) -> bool:

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import jsonschema_rs
 
+from core.data.parsing import finite, unfit
+
 MAX_CHECKS = 10_000_000  # about 0.2 s
 _MESSAGE_CHARS = 160
 _KEPT_CHARS = 20_000  # larger schemas are compiled each time, so that what is kept stays small
@@ -73,15 +75,17 @@ def _told(error: jsonschema_rs.ValidationError) -> str:
 
 
 def parse_json(text: str) -> tuple[object, str | None]:
-    """Parse a text strictly and return the value, or None and why it is no JSON."""
+    """Parse a text strictly and return the value, or None and why it is no JSON; what is returned can be written again."""
     try:
-        return json.loads(text, parse_constant=_not_finite), None
+        value = json.loads(text, parse_constant=_not_finite, parse_float=finite)
     except RecursionError:
         return None, "nested too deep"
     except json.JSONDecodeError as error:
         return None, f"{error.msg} at line {error.lineno}, column {error.colno}"
     except ValueError as error:
         return None, str(error)[:_MESSAGE_CHARS]
+    flaw = unfit(text, value)
+    return (None, flaw.reason) if flaw else (value, None)
 
 
 def _not_finite(name: str) -> NoReturn:

@@ -20,6 +20,7 @@ from core.label.ask import (
     second_request,
     set_aside,
 )
+from core.label.choosing import similarity
 from core.label.request import Reply
 
 CONFIG = LabelConfig(teacher="qwen3-8b", max_tokens=80)
@@ -98,6 +99,58 @@ def test_json_that_does_not_fit_its_schema_is_no_answer(text: str) -> None:
     assert isinstance(problem, Problem)
     assert problem.code == "teacher-json"
     assert len(problem.reason) <= 200
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, {"type": "object"}, {"$ref": "#/$defs/any", "$defs": {"any": {}}}])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"guests": "\\ud83d"}',
+        '{"\\udc00": 1}',
+        '{"guests": 1e400}',
+        '{"guests": ' + "9" * 400 + "}",
+        '{"guests": ' + "9" * 5000 + "}",
+        '{"guests": ' + "[" * 300 + "]" * 300 + "}",
+        '{"guests": "\\u0000"}',
+        '{"guests": 4, "guests": 5}',
+    ],
+    ids=lambda text: text[:24],
+)
+def test_json_of_any_kind_is_an_answer_or_told_and_answers_can_be_compared(text: str, schema: dict) -> None:
+    found = completion_of(_reply(text), schema)
+    if isinstance(found, Problem):
+        assert found.code == "teacher-json"
+        found.reason.encode()
+    else:
+        assert similarity(found, found, as_json=True) == 1.0
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"allOf": [{"$ref": "#"}]},
+        {"not": {"$ref": "#"}},
+        {"$dynamicRef": "#"},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+        {"$ref": "#/$defs/missing"},
+        {"properties": {"a": {"$ref": "#"}}},
+        {"$id": "http://127.0.0.1:9/a", "$ref": "b"},
+        {"pattern": "(a+)+$"},
+        {"pattern": "a{100000}{100000}"},
+        {"$schema": "http://127.0.0.1:9/mine"},
+        {"$schema": "http://json-schema.org/draft-04/schema#", "exclusiveMinimum": True, "minimum": 3},
+        {"type": "object", "required": "guests"},
+        {"enum": []},
+        {"maximum": 10**400},
+    ],
+    ids=str,
+)
+def test_no_schema_whatsoever_ends_more_than_its_own_row(schema: dict) -> None:
+    problem = schema_problem(_row(requires_json=True, tool_schema=schema))
+    assert problem is None or problem.code == "bad-schema"
+    found = completion_of(_reply('{"a": {"a": 4}}'), schema)
+    assert isinstance(found, str) or found.code == "teacher-json"
 
 
 @given(st.integers())
