@@ -313,7 +313,7 @@ class Asker:
     def _note_answer(self, reply: Reply, began: float) -> None:
         with self._state:
             self._pace.answered(began, time.perf_counter(), reply.completion_tokens)
-            ends = self._breaker.answered()
+            ends = self._breaker.answered(began)
             self._in_streak.clear()
             self._call_next()
         if ends:
@@ -328,7 +328,7 @@ class Asker:
                 self._pace.objected(began, now)
             begins = ends = False
             if not trouble.retryable or trouble.retry_after_s is not None:  # it is there: it said no, or when it has time
-                ends = self._breaker.answered()
+                ends = self._breaker.answered(began)
                 self._in_streak.clear()
                 wait_s = min(trouble.retry_after_s or 0.0, self._config.patience_s)
                 self._not_before = max(self._not_before, now + wait_s)

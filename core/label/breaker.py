@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 DOWN_AFTER = 8  # requests that fail in a row mean that the endpoint is down, not that the prompts are bad
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
@@ -27,10 +29,12 @@ class Breaker:
         self._trying = True
         return 0.0
 
-    def answered(self) -> bool:
-        """Note an answer and return whether it ends a pause."""
-        ends = self.open_since is not None
-        self.answered_ever, self.open_since = True, None
+    def answered(self, sent_at: float = math.inf) -> bool:
+        """Note an answer and return whether it ends a pause; one to what was sent before the pause does not."""
+        self.answered_ever = True
+        if self.open_since is not None and sent_at < self.open_since:
+            return False
+        ends, self.open_since = self.open_since is not None, None
         self.failed_in_a_row, self._trying, self._wait_s = 0, False, _FIRST_WAIT_S
         return ends
 

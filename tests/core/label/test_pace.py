@@ -98,3 +98,14 @@ def test_an_answer_in_between_starts_the_count_anew() -> None:
         for _ in range(DOWN_AFTER - 1):
             assert not breaker.failed(0.0)
         assert not breaker.answered()
+
+
+def test_an_answer_to_what_was_sent_before_a_pause_does_not_end_it() -> None:
+    breaker = Breaker()
+    for _ in range(DOWN_AFTER):
+        breaker.failed(10.0)
+    assert not breaker.answered(sent_at=9.5)
+    assert breaker.open_since == 10.0
+    assert breaker.wait_s(11.1) == 0.0
+    assert breaker.answered(sent_at=11.1)
+    assert breaker.open_since is None
