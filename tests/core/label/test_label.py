@@ -444,7 +444,7 @@ def test_a_tool_call_without_a_name_is_asked_again(workspace, server, step, conf
 def test_a_teacher_that_comes_back_is_waited_for_and_no_row_is_lost(
     workspace, events, server, step, config, make_dataset, make_rows
 ) -> None:
-    server.otherwise = step(wait_s=0.02)
+    server.otherwise = step(wait_s=0.1)  # progress is told five times a second, and it must not be over then
 
     def back() -> None:
         time.sleep(1.5)
