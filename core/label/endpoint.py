@@ -136,6 +136,12 @@ class EndpointTeacher:
                 f"{self._config.base_url}: the account's quota is used up",
                 remedy="Pay, or wait, then run again: no answer is lost.",
             ) from None
+        if 300 <= status < 400:
+            raise TeacherRefused(
+                f"{self._config.base_url} sends requests on, with status {status}, to "
+                f"{self._hidden(str(error.response.headers.get('location')))[:_TOLD_CHARS]!r}",
+                remedy="If that place is to have the prompts, put its address into label.base_url.",
+            ) from None
         retryable = status >= 500 or status in _RETRYABLE_STATUS
         return Trouble(
             reason=_STUTTER.sub("", f"status {status}: {self._told(error)}"),
@@ -201,6 +207,7 @@ def connect(card: ModelCard, config: LabelConfig) -> EndpointTeacher:
         max_retries=0,
         http_client=openai.DefaultHttpxClient(
             headers={"Accept-Encoding": PLAIN},
+            follow_redirects=False,  # the prompts go where the configuration says and nowhere else
             event_hooks={"request": [connections.watch], "response": [connections.bound]},
         ),
     )

@@ -28,6 +28,7 @@ _SPEED = (
     "max_length",
     "packing",
     "gradient_checkpointing",
+    "distillation",
 )
 _LORA_SPEED = ("r", "target_modules", "use_dora")
 

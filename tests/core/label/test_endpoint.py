@@ -227,6 +227,12 @@ def test_a_model_that_is_not_there_is_told_whatever_the_status(ask) -> None:
         ask(status=400, body=b'{"error": {"message": "no such model", "code": "model_not_found"}}')
 
 
+def test_an_endpoint_that_sends_requests_on_is_not_followed(ask, server) -> None:
+    with pytest.raises(TeacherFailed, match=f"with status 307, to '{server.base_url}/elsewhere'"):
+        ask(status=307, headers={"Location": f"{server.base_url}/elsewhere"})
+    assert len(server.sent) == 1
+
+
 ODD_DATES = st.builds(
     "{}, {} {} {} {}:{} {}".format,
     *[st.sampled_from(["Wed", ""]), st.integers(0, 99), st.sampled_from(["Oct", "Foo"]), st.integers(0, 10**5)],
