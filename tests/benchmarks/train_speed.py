@@ -3,7 +3,8 @@
 The two of a pair run at once, each in a forked child of a process that has imported torch and computed nothing, and take turns
 step by step, one waiting while the other computes: whatever else the machine does falls on both alike. Both take the same rows
 in the same order with the same settings and evaluate before and after; timed is all between the first step's beginning and the
-training's end that was a turn of one's own, checkpoints included.
+training's end that was a turn of one's own. Both save a checkpoint in the middle and at the end; the way called `unsaved` is
+plain too and never saves.
 
 With --cuda: a Llama of 1.2 G random weights, max_length 2048, bf16 QLoRA; elsewhere what `--student FOLDER` names, on the CPU.
 """
@@ -31,6 +32,7 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback, set_seed
+from transformers.trainer_utils import SaveStrategy
 from trl import SFTTrainer
 
 from core.config import TrainConfig
@@ -42,8 +44,7 @@ from core.train.checkpoints import Training
 from core.train.held_out.worker import labels_of
 from core.train.request import TrainRequest
 
-WAYS = ("guarded", "plain")
-BROKEN = "broken"
+GUARDED, PLAIN, UNSAVED, BROKEN = "guarded", "plain", "unsaved", "broken"
 _LLAMA_1B = {  # the sizes of Llama-3.2-1B
     "vocab_size": 128_256,
     "hidden_size": 2048,
@@ -172,13 +173,15 @@ def _request(setting: Setting, config: TrainConfig, folder: Path) -> TrainReques
     )
 
 
-def plain(setting: Setting, folder: Path, turns: Turns) -> dict[str, Any]:
+def plain(setting: Setting, folder: Path, turns: Turns, *, saves: bool = True) -> dict[str, Any]:
     """Train with TRL's own trainer and the same settings, the adapter in fp32 too."""
     config, device = setting.train_config, setting.device
     set_seed(config.seed)
+    arguments = worker._arguments(config, device, folder)
+    arguments.save_strategy, arguments.save_steps = SaveStrategy("steps" if saves else "no"), config.checkpoint_steps
     trainer = SFTTrainer(
         model=worker.load_student(setting.student, config, device, worker.compute_dtype(device)),
-        args=worker._arguments(config, device, folder),
+        args=arguments,
         train_dataset=_dataset(setting.drawn("train", setting.rows)),
         eval_dataset=_dataset(setting.drawn("held_out", setting.held_out)),
         processing_class=AutoTokenizer.from_pretrained(setting.student),
@@ -207,7 +210,12 @@ def train(setting: Setting, way: str, folder: Path, turns: Turns) -> None:
     status = 1
     try:
         folder.mkdir(parents=True)
-        done = plain(setting, folder, turns) if way == "plain" else guarded(setting, folder, turns, broken=way == BROKEN)
+        is_plain = way in (PLAIN, UNSAVED)
+        done = (
+            plain(setting, folder, turns, saves=way == PLAIN)
+            if is_plain
+            else guarded(setting, folder, turns, broken=way == BROKEN)
+        )
         told = {**done, "seconds": turns.seconds, "peak_bytes": peak_bytes(setting.device)}
         (folder / "measured.json").write_text(json.dumps(told), encoding="utf-8")
         status = 0
@@ -275,13 +283,14 @@ def build_llama(folder: Path) -> None:
 
 def setting_for(arguments: argparse.Namespace, scratch: Path) -> Setting:
     """Return what is measured on this device."""
+    saved = {"checkpoint_steps": max(1, arguments.steps // 2)}
     if not arguments.cuda:
-        config = {"per_device_train_batch_size": 4, "layer_norm_steps": 10}
+        config = {"per_device_train_batch_size": 4, "layer_norm_steps": 10, **saved}
         vocabulary = json.loads((Path(arguments.student) / "config.json").read_text(encoding="utf-8"))["vocab_size"]
         return Setting(arguments.student, config, rows=4 * arguments.steps, tokens=64, vocabulary=vocabulary, device="cpu")
     build_llama(scratch / "student")
     config = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_length": 2048}
-    config |= {"layer_norm_steps": 10, "optim": "paged_adamw_8bit"}
+    config |= {"layer_norm_steps": 10, "optim": "paged_adamw_8bit", **saved}
     vocabulary = int(str(_LLAMA_1B["vocab_size"]))
     return Setting(
         str(scratch / "student"), config, rows=4 * arguments.steps, tokens=2048, vocabulary=vocabulary, device="cuda"
@@ -295,18 +304,21 @@ def main() -> None:
     parser.add_argument("--cuda", action="store_true")
     parser.add_argument("--student", help="a Hugging Face folder, for the CPU")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=40, help="so many that the first checkpoint and the last weigh little")
+    parser.add_argument("--steps", type=int, default=30, help="so many that two checkpoints weigh little")
+    parser.add_argument("--unsaved", type=int, default=1, help="pairs with plain training that never saves")
     parser.add_argument("--broken", type=int, default=1, help="pairs of the variant that is broken on purpose")
     arguments = parser.parse_args()
     if not arguments.cuda and not arguments.student:
         parser.error("name a --student, or take --cuda")
     with tempfile.TemporaryDirectory(prefix="edgekiln-speed-") as name:
         setting = setting_for(arguments, Path(name))
-        found = pairs(setting, ("guarded", "plain"), arguments.pairs, Path(name))
-        broken = pairs(setting, (BROKEN, "plain"), arguments.broken, Path(name))
+        found = pairs(setting, (GUARDED, PLAIN), arguments.pairs, Path(name))
+        unsaved = pairs(setting, (GUARDED, UNSAVED), arguments.unsaved, Path(name))
+        broken = pairs(setting, (BROKEN, PLAIN), arguments.broken, Path(name))
     told = {
-        "guarded": compared(found, ("guarded", "plain")),
-        "broken": compared(broken, (BROKEN, "plain")) if broken else None,
+        GUARDED: compared(found, (GUARDED, PLAIN)),
+        UNSAVED: compared(unsaved, (GUARDED, UNSAVED)) if unsaved else None,
+        BROKEN: compared(broken, (BROKEN, PLAIN)) if broken else None,
         "pairs": [{way: {k: v for k, v in each[way].items() if k != "losses"} for way in each} for each in found],
     }
     arguments.output.write_text(json.dumps(told, indent=1), encoding="utf-8")
