@@ -66,6 +66,7 @@ test: lint ## the gate: lint, types, house rules, tests
 
 test-full: lint ## every test with its coverage, and the figures to reach, into tests/benchmarks/RESULTS.md
 	@$(PIP) install --quiet -c constraints.txt -e ".[peers]"
+	export HYPOTHESIS_PROFILE=full
 	status=0
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov=core --cov-report=term:skip-covered --cov-fail-under=90 --ignore=tests/benchmarks -o junit_family=xunit1 --junitxml=build/tests.xml || status=$$?
 	# figures are measured one after another, with nothing beside them

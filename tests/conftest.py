@@ -27,8 +27,10 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-settings.register_profile("edgekiln", deadline=None)  # how long an example takes is the machine's affair
-settings.load_profile("edgekiln")
+# how long an example takes is the machine's affair; `make test-full` takes the profile that tries more of them
+settings.register_profile("gate", deadline=None, max_examples=50)
+settings.register_profile("full", deadline=None, max_examples=200)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 _USE_EVERY_CORE = (
     "tests/e2e/",

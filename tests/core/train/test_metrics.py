@@ -161,5 +161,12 @@ def test_the_speed_key_changes_with_what_makes_a_step_longer_and_with_nothing_el
     plain = speed_key(config.load("demo").train)
     for same in ("learning_rate=0.5", "seed=3", "num_train_epochs=9", "lora.lora_alpha=4", "eval_steps=2"):
         assert speed_key(config.load("demo", [f"train.{same}"]).train) == plain
-    for other in ("max_length=64", "lora.r=4", "per_device_train_batch_size=2", "packing=true", "quantisation=none", "distillation={}"):
+    for other in (
+        "max_length=64",
+        "lora.r=4",
+        "per_device_train_batch_size=2",
+        "packing=true",
+        "quantisation=none",
+        "distillation={}",
+    ):
         assert speed_key(config.load("demo", [f"train.{other}"]).train) != plain
