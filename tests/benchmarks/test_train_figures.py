@@ -19,7 +19,7 @@ from tests.benchmarks.meter import ROOT
 pytestmark = [pytest.mark.full, pytest.mark.model, pytest.mark.timeout(2400)]
 Record = Callable[[str, object], None]
 
-PAIRS = 5
+PAIRS = 11
 SPEED, MEMORY, LOSS = 0.98, 1.02, 1e-4
 LIMITS = (
     Limit(metric="tokens_per_s", op=">=", value=SPEED),
