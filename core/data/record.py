@@ -14,6 +14,7 @@ from core.contract import Contract, Severity
 from core.files import read_json_lines
 
 Split = Literal["train", "held_out"]
+AssistantTurns = Literal["all", "last"]  # of a chat, which are learned
 
 _ANY_OBJECT = {"type": "object"}
 
@@ -74,7 +75,7 @@ class PromptRow(Contract):
 
 
 class LabeledRow(Contract):
-    """A chat the student learns: the last message is the assistant's answer and the only one trained on.
+    """A chat the student learns: the last message is the assistant's answer, the only one of a held-out chat that is scored.
 
     `quality` is its score in [0, 1]; `consistency` says how far the teacher's samples agree, `confidence` is the geometric
     mean of the answer's token probabilities.
@@ -109,11 +110,22 @@ class Reject(Contract):
 
 
 class TokenisedRow(Contract):
-    """A chat as token ids after the student's template; `completion_mask` is 1 on the tokens that are trained and scored."""
+    """A chat as token ids after the student's template; `completion_mask` is 1 on the tokens that are trained and scored.
+
+    `last_turn` says where the last of several assistant turns begins, behind the tokens where truncation took it. A row of
+    an earlier turn alone is `turn_of` the row whose chat it is from.
+    """
 
     row_id: str
     input_ids: tuple[int, ...]
     completion_mask: tuple[int, ...]
+    last_turn: int | None = Field(default=None, exclude_if=_is_none)
+    turn_of: str | None = Field(default=None, exclude_if=_is_none)
+
+    @property
+    def answer_start(self) -> int:
+        """The place of the first token of the last assistant turn; there is none where truncation took it."""
+        return self.completion_mask.index(1) if self.last_turn is None else self.last_turn
 
 
 def messages_for(row: PromptRow) -> tuple[Message, ...]:

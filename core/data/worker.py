@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from core.data.record import LabeledRow, TokenisedRow, read_labeled
+from core.data.assistant_turns import Tally, Turn, chats_up_to_turns, is_earlier_turn, learned
+from core.data.record import AssistantTurns, LabeledRow, TokenisedRow, read_labeled
 from core.data.token_rules import Chat, ChatTokens
 from core.data.tokens import TokeniseRequest, TokeniseResult
 from core.errors import DataError
@@ -27,23 +28,32 @@ def work(request: TokeniseRequest, folder: Path, on_event: OnEvent) -> TokeniseR
     """Tokenise a file of labelled rows into a file of tokenised rows, in the same order."""
     tokenizer = AutoTokenizer.from_pretrained(request.tokenizer_folder)
     rows = list(read_labeled(Path(request.rows)))
-    tokenised = tokenise(tokenizer, rows, request.max_length, on_event)
+    tokenised = tokenise(tokenizer, rows, request.max_length, on_event, request.assistant_turns)
     count = write_json_lines(folder / request.output, (row.model_dump(mode="json") for row in tokenised))
     return TokeniseResult(rows=count)
 
 
 def tokenise(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[LabeledRow], max_length: int, on_event: OnEvent
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[LabeledRow],
+    max_length: int,
+    on_event: OnEvent,
+    assistant_turns: AssistantTurns = "last",
 ) -> Iterator[TokenisedRow]:
     """Yield rows as the student sees them; DataError for a template that cannot be trained with."""
+    tally = Tally(max_length)
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
-        whole = _ids(tokenizer, [render(tokenizer, row, answered=True) for row in batch])
-        prompts = _ids(tokenizer, [render(tokenizer, row, answered=False) for row in batch])
-        for row, ids, prompt in zip(batch, whole, prompts, strict=True):
-            yield _row(tokenizer, row, ids, prompt, max_length)
+        for turns in _turns(tokenizer, batch, assistant_turns, tally):
+            made = learned(turns, max_length)
+            if not made:
+                raise _nothing_left(turns, max_length)
+            tally.add(turns, made)
+            yield from made
         done = min(start + _BATCH, len(rows))
         on_event(Progress(stage=None, task="tokenise", done=done, total=len(rows), unit="rows"))
+    for note in tally.notes():
+        on_event(note)
 
 
 class TokenCounter:
@@ -147,7 +157,9 @@ def render(tokenizer: PreTrainedTokenizerBase, row: LabeledRow, *, answered: boo
     except _REFUSALS as error:
         raise DataError(
             f"row {row.row_id}: the student's chat template refuses it: {_reason(error)}",
-            remedy="Take a student with a chat template (an instruct model) that knows the row's roles and tools.",
+            remedy=_or_last(
+                row, "Take a student with a chat template (an instruct model) that knows the row's roles and tools."
+            ),
         ) from error
 
 
@@ -157,32 +169,58 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
     return encoded
 
 
-def _row(
-    tokenizer: PreTrainedTokenizerBase, row: LabeledRow, ids: list[int], prompt: list[int], max_length: int
-) -> TokenisedRow:
+def _turns(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[LabeledRow], assistant_turns: AssistantTurns, tally: Tally
+) -> Iterator[list[Turn]]:
+    """Yield each row's assistant turns that are learned; an earlier one of which the template shows nothing is not."""
+    chats = [chats_up_to_turns(row, assistant_turns) for row in rows]
+    flat = [chat for some in chats for chat in some]
+    whole = _ids(tokenizer, [render(tokenizer, chat, answered=True) for chat in flat])
+    prompts = _ids(tokenizer, [render(tokenizer, chat, answered=False) for chat in flat])
+    rendered = zip(flat, whole, prompts, strict=True)
+    special = special_ids(tokenizer)
+    for some in chats:
+        turns = []
+        for chat, ids, prompt in islice(rendered, len(some)):
+            if chat is not some[-1] and _shows_nothing(tokenizer, chat, ids[len(prompt) :]):
+                tally.unseen.append(chat.row_id)
+            else:
+                turns.append(_turn(special, chat, ids, prompt))
+        yield turns
+
+
+def _shows_nothing(tokenizer: PreTrainedTokenizerBase, row: LabeledRow, answer: list[int]) -> bool:
+    """Tell whether a turn that only calls tools is but its end of turn, which would be learned as an answer."""
+    return not row.messages[-1].content.strip() and not str(tokenizer.decode(answer, skip_special_tokens=True)).strip()
+
+
+def _turn(special: frozenset[int], row: LabeledRow, ids: list[int], prompt: list[int]) -> Turn:
     if ids[: len(prompt)] != prompt:
         raise DataError(
             f"row {row.row_id}: the chat template's prompt is not a prefix of the whole chat (model card, chat_template)",
-            remedy="Use a template that renders earlier turns the same with and without the answer.",
+            remedy=_or_last(row, "Use a template that renders earlier turns the same with and without the answer."),
         )
-    end = _end_of_turn(tokenizer, row, ids, len(prompt))
-    kept = ids[: min(end, max_length)]
-    if len(kept) <= len(prompt):
-        raise DataError(
-            f"row {row.row_id}: the prompt has {len(prompt)} tokens >= train.max_length {max_length}, no answer is left",
-            remedy="Raise train.max_length, or lower data.rules.max_prompt_chars so that such rows are set aside.",
-        )
-    mask = [0] * len(prompt) + [1] * (len(kept) - len(prompt))
-    return TokenisedRow(row_id=row.row_id, input_ids=tuple(kept), completion_mask=tuple(mask))
+    return Turn(row.row_id, ids, start=len(prompt), end=_end_of_turn(special, row, ids, len(prompt)))
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, row: LabeledRow, ids: list[int], start: int) -> int:
+def _or_last(row: LabeledRow, remedy: str) -> str:
+    return f"{remedy} Or learn no earlier turns: train.assistant_turns=last." if is_earlier_turn(row) else remedy
+
+
+def _nothing_left(turns: Sequence[Turn], max_length: int) -> DataError:
+    start = min(turn.start for turn in turns)
+    return DataError(
+        f"row {turns[-1].row_id}: the prompt has {start} tokens >= train.max_length {max_length}, no answer is left",
+        remedy="Raise train.max_length, or lower data.rules.max_prompt_chars so that such rows are set aside.",
+    )
+
+
+def _end_of_turn(special: frozenset[int], row: LabeledRow, ids: list[int], start: int) -> int:
     """Return the position after the last special token of the answer: what follows it, a line break, is not learned."""
-    special = special_ids(tokenizer)
     for position in range(len(ids) - 1, start, -1):
         if ids[position] in special:
             return position + 1
     raise DataError(
         f"row {row.row_id}: the chat template ends the answer with no special token, so the student would not learn to stop",
-        remedy="Use a template that ends a turn with a special token such as the tokenizer's eos_token.",
+        remedy=_or_last(row, "Use a template that ends a turn with a special token such as the tokenizer's eos_token."),
     )

@@ -48,7 +48,7 @@ _VARIABLES = (
 _SECRETS = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # only whether they are set
 _PASSING = "EDGEKILN_PASSING_SERVER"
 _COSTS_NO_MEMORY = frozenset(
-    {"num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm", "seed"}
+    {"num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm", "assistant_turns", "seed"}
 )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from core.data.record import AssistantTurns
 from core.section import Operational, Section
 from core.train.limits import DetectionLimits, EvictionLimits, HeadroomLimits, SupervisionLimits
 
@@ -70,6 +71,9 @@ class TrainConfig(Section):
     warmup_steps: int = Field(default=2, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_length: int = Field(default=512, ge=16)
+    assistant_turns: AssistantTurns = Field(
+        default="all", description="Assistant turns of a chat that are learned; held-out chats are judged by the last"
+    )
     packing: bool = Field(
         default=False, description="Fill rows of max_length with several chats that do not see each other"
     )

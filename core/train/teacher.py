@@ -89,23 +89,27 @@ def losses(path: Path) -> dict[str, float]:
 def by_teacher_loss(rows: Sequence[TokenisedRow], path: Path) -> tuple[list[TokenisedRow], int]:
     """Return rows in the order of their teacher's loss, those it was surest of first, and how many it never answered.
 
-    Those come last, in their order. DataError when it answered none of them.
+    Those come last, in their order. A chat's earlier turns go with its answer. DataError when it answered none of them.
     """
     known = losses(path)
-    unknown = [row for row in rows if row.row_id not in known]
+    unknown = [row for row in rows if _chat(row) not in known]
     if len(unknown) == len(rows):
         raise _nothing(path, len(rows), "train.order=shuffled")
-    ordered = sorted((row for row in rows if row.row_id in known), key=lambda row: known[row.row_id])
+    ordered = sorted((row for row in rows if _chat(row) in known), key=lambda row: known[_chat(row)])
     return [*ordered, *unknown], len(unknown)
 
 
+def _chat(row: TokenisedRow) -> str:
+    return row.turn_of or row.row_id
+
+
 def guidance(rows: Sequence[TokenisedRow], path: Path, vocabulary: int, decode: Decode) -> Guided:
-    """Lay the teacher's tokens beside the student's, where they are the same.
+    """Lay the teacher's tokens beside the student's, where they are the same; earlier turns are not the teacher's.
 
     `decode` gives the text of one of the student's `vocabulary` tokens. DataError names the first token that is another one
     for the student, or the first answer whose tokens are others when too many are.
     """
-    ours = {row.row_id: row for row in rows}
+    ours = {row.row_id: row for row in rows if row.answer_start < len(row.input_ids)}
     reader = _Reader(vocabulary, decode)
     found: dict[str, Guidance] = {}
     matched = tokens = 0
@@ -153,7 +157,7 @@ class _Reader:
         self._by_text: dict[str, int] | None = None
 
     def beside(self, row: TokenisedRow, answer: Answer) -> _Laid:
-        start = row.completion_mask.index(1)
+        start = row.answer_start
         ours = row.input_ids[start:]
         count = min(len(ours), len(answer.tokens))
         theirs = [self._id(answer.tokens[place], answer.texts[place]) for place in range(count)]

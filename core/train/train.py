@@ -25,7 +25,7 @@ from core.train.second_home import carried
 from core.train.supervisor import Hands, Supervisor
 from core.workspace import Workspace
 
-VERSION = 2
+VERSION = 3
 _PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 _DECISIONS = "decisions.jsonl"
 _METRICS = "metrics.jsonl"
@@ -71,7 +71,7 @@ def _work(
 ) -> Facts:
     staged = content.parent
     folder = student.folder(card, on_event)
-    train_file, held_out_file = _token_files(staged, source, folder, config.max_length, on_event)
+    train_file, held_out_file = _token_files(staged, source, folder, config, on_event)
     logprobs = source / teacher.FILE if config.needs_logprobs else None
     decisions = Decisions(content / _DECISIONS, on_event, quarantine)
     training = Training(
@@ -121,14 +121,16 @@ def _facts(result: TrainResult, ref: ModelRef, decisions: Decisions) -> Facts:
 
 
 def _token_files(
-    staged: Path, source: Path, tokenizer_folder: Path, max_length: int, on_event: OnEvent
+    staged: Path, source: Path, tokenizer_folder: Path, config: TrainConfig, on_event: OnEvent
 ) -> tuple[Path, Path]:
     rows = [row for name in ("train.jsonl", "held_out.jsonl") for row in read_labeled(source / name)]
-    tokens = tokenise(rows, tokenizer_folder, max_length, staged / "tokens", on_event)
-    pairs = list(zip(rows, tokens, strict=True))
-    train_file, held_out_file = staged / "tokens" / "train.jsonl", staged / "tokens" / "held_out.jsonl"
-    _write(train_file, [token for row, token in pairs if row.split == "train"])
-    _write(held_out_file, [token for row, token in pairs if row.split == "held_out"])
+    rows.sort(key=lambda row: row.split == "held_out")
+    turns, scratch = config.assistant_turns, staged / "tokens"
+    tokens = tokenise(rows, tokenizer_folder, config.max_length, scratch, on_event, assistant_turns=turns)
+    trained = len(tokens) - sum(row.split == "held_out" for row in rows)  # a train row may become several
+    train_file, held_out_file = scratch / "train.jsonl", scratch / "held_out.jsonl"
+    _write(train_file, tokens[:trained])
+    _write(held_out_file, tokens[trained:])
     return train_file, held_out_file
 
 

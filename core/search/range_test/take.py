@@ -35,7 +35,8 @@ def take(
     source = student.folder(card, on_event)
     wanted = test.steps * config.per_device_train_batch_size * config.gradient_accumulation_steps
     rows = [LabeledRow.model_validate(record) for record in chosen(train_rows, wanted)]
-    tokens = tokenise(rows, source, config.max_length, scratch / "tokens", on_event)
+    turns = config.assistant_turns
+    tokens = tokenise(rows, source, config.max_length, scratch / "tokens", on_event, assistant_turns=turns)
     write_json_lines(scratch / "train.jsonl", (row.model_dump(mode="json") for row in tokens))
     request = RangeTestRequest(student_folder=str(source), train=str(scratch / "train.jsonl"), config=config, test=test)
     curve = call("core.search.range_test.worker", request, Curve, scratch / "worker", on_event, timeout_s=config.timeout_s)

@@ -1,6 +1,7 @@
 """The loss of a student that learns from its teacher's likeliest tokens beside the answers. Part of the train worker.
 
-For a token with a word of the teacher it is (1 - weight) CE + weight T^2 KL, for any other CE alone.
+For a token with a word of the teacher it is (1 - weight) CE + weight T^2 KL, for any other CE alone: the teacher answered the
+last turn of a chat, so the assistant's earlier turns are learned by CE.
 
 KL is that of the teacher's to the student's distribution over k + 1 outcomes: the k tokens the teacher named, and all others
 as one (the rest of both masses). Joining outcomes never raises KL (data processing inequality), so it is a lower bound of
@@ -56,9 +57,10 @@ def teacher_columns(
     if request.config.distillation is None or request.logprobs is None:
         return {}
     guided = teacher.guidance(rows, Path(request.logprobs), len(tokenizer), lambda token: _text(tokenizer, token))
-    missing = len(rows) - len(guided.rows)
+    chats = sum(row.turn_of is None for row in rows)
+    missing = chats - len(guided.rows)
     text = f"{guided.matched} of {guided.tokens} tokens of the teacher's answers are learned from with its words"
-    told = f"{text}; {missing} of {len(rows)} rows have none" if missing else text
+    told = f"{text}; {missing} of {chats} rows have none" if missing else text
     on_event(Note(stage=Stage.TRAIN, text=told, level="warning" if missing else "info"))
     return columns(rows, guided.rows)
 

@@ -21,10 +21,11 @@ from core.workspace import Workspace, open_workspace
 NAMES = ["len", "open", "sorted", "print", "range", "list", "file", "name", "error", "value"]
 
 
-def labeled(workspace: Workspace, rows: int) -> LabeledDataset:
+def labeled(workspace: Workspace, rows: int, turns: int = 1) -> LabeledDataset:
     def chat(number: int, split: str) -> dict:
         first, second = NAMES[number % 10], NAMES[number * 7 % 10]
         messages = (
+            *(Message(role=role, content=second) for _ in range(1, turns) for role in ("user", "assistant")),
             Message(role="user", content=f"What does {first} do with a {second}?"),
             Message(role="assistant", content=f"The {first} returns the {second}. " + "It reads lines. " * (number % 4)),
         )
@@ -39,7 +40,11 @@ def labeled(workspace: Workspace, rows: int) -> LabeledDataset:
         return Facts(own={"teacher": teacher, **counts, "prompt_tokens": 0, "completion_tokens": 0})
 
     order = Order(
-        noun=LabeledDataset, stage=Stage.LABEL, version=1, config=LabelConfig(teacher="by hand"), inputs=(str(rows),)
+        noun=LabeledDataset,
+        stage=Stage.LABEL,
+        version=1,
+        config=LabelConfig(teacher="by hand"),
+        inputs=(str(rows), *([str(turns)] if turns > 1 else [])),
     )
     return produce(order, workspace, ignore, work)
 
@@ -55,7 +60,7 @@ def run(case: dict) -> Adapter:
 
     config = TrainConfig.model_validate(case["config"])
     with at_home(RemoteConfig.model_validate(case.get("remote", {})), workspace, "drive", hear) as tree:
-        return train(labeled(tree, case["rows"]), config, tree, hear, beside=Path(case["beside"]))
+        return train(labeled(tree, case["rows"], case.get("turns", 1)), config, tree, hear, beside=Path(case["beside"]))
 
 
 if __name__ == "__main__":

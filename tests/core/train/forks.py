@@ -60,6 +60,12 @@ def rows(count: int, split: str, masked: int | None = None, poisoned: Sequence[i
     return made
 
 
+def with_earlier_turn(row: TokenisedRow) -> TokenisedRow:
+    """Return a row whose second token is an assistant's turn of its own, before the answer."""
+    mask = (0, 1, *row.completion_mask[2:])
+    return row.model_copy(update={"completion_mask": mask, "last_turn": row.completion_mask.index(1)})
+
+
 def words(run: dict, made: list[TokenisedRow]) -> str | None:
     """Write what a teacher said of rows: surest of the last one, and in every place of a second token beside the answer's."""
     if "teacher" not in run:
@@ -74,7 +80,9 @@ def words(run: dict, made: list[TokenisedRow]) -> str | None:
     with LogprobsWriter(path) as writer:
         for number, row in enumerate(made):
             shift = 1 if run["teacher"] == "other tokens" and number % 2 else 0
-            answer = [token + shift for token, trained in zip(row.input_ids, row.completion_mask, strict=True) if trained]
+            begin = row.last_turn or 0
+            pairs = zip(row.input_ids[begin:], row.completion_mask[begin:], strict=True)
+            answer = [token + shift for token, trained in pairs if trained]
             chance = 0.5 + 0.4 * number / len(made)
             said = [
                 TokenLogprob(
@@ -101,6 +109,8 @@ def request_of(run: dict) -> TrainRequest:
         split: rows(count, split, run.get("masked_row"), poisoned if split == "train" else ())
         for split, count in (("train", run["rows"]), ("held_out", 9))
     }
+    if run.get("turns"):
+        made["train"] = [with_earlier_turn(row) for row in made["train"]]
     for split, split_rows in made.items():
         write_json_lines(folder / f"{split}.jsonl", (row.model_dump(mode="json") for row in split_rows))
     training = Training(
@@ -282,22 +292,33 @@ def distilled(run: dict) -> dict:
     model = worker.load_student(run["student"], config, "cpu", torch.float32).eval()
     made = rows(4, "train")
     guided = {row.row_id: of_row(row, 0.9 - 0.1 * number) for number, row in enumerate(made)}
-    losses = {}
-    for name, known, weight in (("alone", {}, 0.5), ("ce", guided, 1e-9), ("kl", guided, 1.0), ("half", guided, 0.5)):
-        columns = distillation.columns(made, known)
+
+    def loss(taught: list[TokenisedRow], known: dict[str, Guidance], weight: float) -> float:
+        columns = distillation.columns(taught, known)
         examples = [
             {"input_ids": list(row.input_ids), "labels": worker.labels_of(row)}
             | {column: values[number] for column, values in columns.items()}
-            for number, row in enumerate(made)
+            for number, row in enumerate(taught)
         ]
         batch = distillation.collator(DataCollatorForLanguageModeling(pad_token_id=0))(examples)
-        losses[name] = float(distillation.distilled_loss(model, batch, DistillationConfig(weight=weight), None))
+        return float(distillation.distilled_loss(model, batch, DistillationConfig(weight=weight), None))
+
+    cases = (("alone", {}, 0.5), ("ce", guided, 1e-9), ("kl", guided, 1.0), ("half", guided, 0.5))
+    losses = {name: loss(made, known, weight) for name, known, weight in cases}
     total, tokens = summed_loss(model, made, 0)
-    return {**losses, "plain": float(total) / tokens}
+    turned = [with_earlier_turn(row) for row in made]
+    before = [row.model_copy(update={"completion_mask": (0, 1, *[0] * (len(row.input_ids) - 2))}) for row in made]
+    earlier, count = summed_loss(model, before, 0)
+    return {
+        **losses,
+        "plain": float(total) / tokens,
+        "turns": loss(turned, {row.row_id: of_row(row, 0.9 - 0.1 * number) for number, row in enumerate(turned)}, 1.0),
+        "turns_expected": (losses["kl"] * tokens + float(earlier)) / (tokens + count),
+    }
 
 
 def of_row(row: TokenisedRow, chance: float) -> Guidance:
-    start = row.completion_mask.index(1)
+    start = row.answer_start
     answer = row.input_ids[start:]
     return Guidance(start, [[token] for token in answer], [[math.log(chance)] for _ in answer])
 

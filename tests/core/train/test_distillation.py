@@ -19,6 +19,7 @@ from core.config import TrainConfig
 from core.contract import Stage
 from core.data.record import TokenisedRow
 from core.errors import BadConfig, DataError
+from core.files import read_json_lines
 from core.label.logprobs_file import LogprobsWriter
 from core.label.request import TokenLogprob
 from core.train import teacher
@@ -31,6 +32,8 @@ sys.modules["plan"] = plan
 _spec.loader.exec_module(plan)
 
 SHORT = {"num_train_epochs": 1, "eval_steps": None, "lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1}}
+
+WHOLE = {**SHORT, "per_device_train_batch_size": 20, "gradient_accumulation_steps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,8 @@ def computed(tiny_student, tmp_path_factory) -> Any:
     runs: list[tuple[str, dict[str, Any]]] = [
         ("divergences", {"action": "divergences"}),
         ("loss", {"action": "distilled", "config": {"quantisation": "none"}}),
+        ("turns", {"turns": True, "teacher": "same", "config": {**WHOLE, "distillation": {"weight": 0.5}}}),
+        ("turns packed", {"turns": True, "config": {**WHOLE, "packing": True}}),
     ]
     return plan.carry_out(tiny_student, tmp_path_factory.mktemp("computed"), runs)
 
@@ -80,6 +85,23 @@ def test_the_loss_is_the_stated_mix_and_plain_where_the_teacher_says_nothing(com
     assert found["ce"] == pytest.approx(found["plain"], abs=1e-4)
     assert found["half"] == pytest.approx((found["ce"] + found["kl"]) / 2, abs=1e-4)
     assert abs(found["kl"] - found["ce"]) > 1e-2
+
+
+def test_a_chats_earlier_turns_are_learned_by_cross_entropy_and_its_answer_by_the_mix(computed):
+    (found,) = computed.ended["loss"]
+    assert found["turns"] == pytest.approx(found["turns_expected"], abs=1e-4)
+    assert abs(found["turns"] - found["kl"]) > 1e-2
+
+
+def test_a_training_learns_as_many_tokens_as_the_masks_of_all_turns_have(computed):
+    rows = read_json_lines(computed.folder / "turns" / "train.jsonl")
+    ones = sum(sum(record["completion_mask"]) for record in rows)
+    for name in ("turns", "turns packed"):
+        (ended,) = computed.ended[name]
+        assert ended["result"]["trained_tokens"] == ones
+    (ended,) = computed.ended["turns"]
+    told = [event["text"] for event in ended["heard"] if event["kind"] == "note"]
+    assert f"{ones - 40} of {ones - 40} tokens of the teacher's answers are learned from with its words" in told
 
 
 @pytest.mark.full
@@ -149,6 +171,18 @@ def test_the_teachers_words_stand_beside_the_answer_and_the_end_of_turn_has_none
     assert guided.rows["one"].tokens == [[1], [1]]  # "zz" is no token of the student's, its mass is the rest's
 
 
+def test_the_teachers_words_stand_beside_the_last_turn_and_nowhere_where_it_was_cut(tmp_path):
+    path = written(tmp_path, one=said((2, "c"), (3, "d")), cut=said((2, "c")))
+    several = TokenisedRow(
+        row_id="one", input_ids=(7, 2, 3, 7, 2, 3), completion_mask=(0, 1, 1, 0, 1, 1), last_turn=4, turn_of=None
+    )
+    cut = TokenisedRow(row_id="cut", input_ids=(7, 2), completion_mask=(0, 1), last_turn=4)
+    earlier = row("one#turn1", (7, 2), 1).model_copy(update={"turn_of": "one"})
+    guided = teacher.guidance([earlier, several, cut], path, 8, decode)
+    assert set(guided.rows) == {"one"}
+    assert (guided.matched, guided.tokens, guided.rows["one"].start) == (2, 2, 4)
+
+
 def test_a_teacher_that_tells_no_ids_is_read_by_its_texts(tmp_path):
     path = written(tmp_path, one=said((None, "c"), (None, "d")))
     guided = teacher.guidance([row("one", (7, 2, 3), 1)], path, 8, decode)
@@ -190,6 +224,9 @@ def test_a_curriculum_begins_with_what_the_teacher_was_surest_of(tmp_path):
     ordered, unknown = teacher.by_teacher_loss(rows, path)
     assert [one.row_id for one in ordered] == ["b", "c", "a", "x", "y"]
     assert unknown == 2
+    turns = [row(f"{name}#turn1", (7, 1), 1).model_copy(update={"turn_of": name}) for name in ("a", "c")]
+    together, _ = teacher.by_teacher_loss([turns[0], rows[1], turns[1], rows[4]], path)
+    assert [one.row_id for one in together] == ["c#turn1", "c", "a#turn1", "a"]
     with pytest.raises(DataError, match=r"logprobs\.parquet holds no answer of the 1 training rows"):
         teacher.by_teacher_loss([row("z", (7, 1), 1)], path)
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from core.contract import Stage
-from core.data.record import TokenisedRow
+from core.data.record import TokenisedRow, read_labeled
+from core.data.tokens import tokenise
 from core.errors import BadConfig, Evicted, TrainingDiverged
 from core.files import read_json_lines
 from core.nouns import Adapter
@@ -53,6 +54,7 @@ class Case:
     student: Path
     config: dict = field(default_factory=lambda: dict(CONFIG))
     remote: dict = field(default_factory=dict)
+    turns: int = 1
 
     @property
     def workspace(self) -> Workspace:
@@ -81,6 +83,7 @@ class Case:
             "events": str(self.folder / "events.jsonl"),
             "beside": str(beside),
             "rows": 40,
+            "turns": self.turns,
             "config": self.config,
             "remote": self.remote,
         }
@@ -272,6 +275,23 @@ def test_a_machine_that_is_lost_is_gone_on_for_by_one_with_nothing_at_its_newest
     third = Case(tmp_path / "third", tiny_student, remote=remote)
     assert third.finish() == adapter
     assert not (third.folder / "workspace" / "staging").exists() or not list((third.workspace.root / "staging").iterdir())
+
+
+def test_all_turns_of_the_chats_are_learned_and_the_held_out_ones_judged_by_their_answers(case, tmp_path):
+    case.turns = 3
+    case.config |= {"num_train_epochs": 1, "per_device_train_batch_size": 20, "gradient_accumulation_steps": 1}
+    every = case.finish()
+    case.config["assistant_turns"] = "last"
+    last = case.finish()
+
+    labels = case.workspace.folder(Stage.LABEL, every.parents[0].artifact_id)
+    chats = list(read_labeled(labels / "train.jsonl"))
+    for adapter, wanted in ((every, "all"), (last, "last")):
+        rows = tokenise(chats, case.student, adapter.config["max_length"], tmp_path / wanted, assistant_turns=wanted)
+        assert adapter.trained_tokens == sum(sum(row.completion_mask) for row in rows)
+    assert every.trained_tokens > last.trained_tokens
+    assert every.artifact_id != last.artifact_id
+    assert every.base_held_out_loss == last.base_held_out_loss
 
 
 def test_a_step_that_stands_out_is_told_with_what_is_usual(case):
