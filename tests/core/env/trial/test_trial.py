@@ -111,7 +111,7 @@ def test_a_whole_student_is_known_recognised_and_renders(conversions):
         ("another model's tokenizer", "tokenizer", Severity.ERROR, "Assertion"),
         ("no template", "chat-template", Severity.ERROR, "chat_template"),
         ("template raises", "chat-template", Severity.ERROR, "only tools may speak"),
-        ("template is no template", "chat-template", Severity.ERROR, "TemplateSyntaxError"),
+        ("template is no template", "chat-template", Severity.ERROR, "Expected an expression"),
         ("template ends no turn", "chat-template", Severity.ERROR, "no special token"),
         ("template takes no system message", "system-message", Severity.WARNING, "no system"),
     ],
